@@ -1,0 +1,36 @@
+# The commands of this project. Each sets the environment up first; that is quick when nothing changed.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+LOCKED := requirements/dev.txt pyproject.toml contracts/pyproject.toml client/pyproject.toml
+
+.PHONY: setup demo up test check clean
+
+setup: $(STAMP)
+	@deploy/setup-bubblewrap.sh
+
+$(STAMP): $(LOCKED)
+	@echo "Setting up .venv ($$($(PYTHON) --version))"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e contracts -e client -e .
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/python tutorials/demo.py
+
+up: setup
+	@$(BIN)/medperf-server up
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/unit
+
+test: check
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

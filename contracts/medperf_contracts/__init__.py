@@ -1,0 +1,1 @@
+"""What MedPerf's client and services say to each other: API bodies and events. Data only."""

@@ -1,0 +1,68 @@
+"""Bodies and views of the accounts service."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from .values import Body, Id, Instant, ThingView, Username, View
+
+# 1 KiB: argon2id hashes any length, but a bound keeps one request from costing more than another.
+Password = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+
+
+class Login(Body):
+    """A person's name and password."""
+
+    username: Username
+    password: Password
+
+
+class Refresh(Body):
+    """A refresh token, which is used up by this call."""
+
+    refresh_token: Annotated[str, StringConstraints(min_length=20, max_length=256)]
+
+
+class Tokens(View):
+    """A short-lived access token and the refresh token that replaces it."""
+
+    access_token: str
+    refresh_token: str
+    expires_in_seconds: int
+    user_id: Id
+    username: str
+
+
+class NewUser(Body):
+    """An account to be made; only the operator can."""
+
+    username: Username
+    password: Password
+    is_admin: bool = False
+
+
+class UserView(ThingView):
+    """An account."""
+
+    username: str
+    is_admin: bool
+    created_at: Instant
+
+
+class ServerView(View):
+    """Which store this is, and what it is."""
+
+    store_id: UUID
+    version: str
+    is_embedded: bool
+    seeded_with: str | None = Field(None, description="The demo that filled it; its people have a known password")
+    time: Instant
+
+
+class Seeding(Body):
+    """Marks an empty embedded store as filled by a demo, before its first account is made."""
+
+    demo: Annotated[str, StringConstraints(pattern=r"^[a-z]{1,32}$")]

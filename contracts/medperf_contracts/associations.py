@@ -1,0 +1,71 @@
+"""Bodies and views of the associations service."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from .values import Body, Id, Instant, Prose, ThingView
+
+
+class PartKind(StrEnum):
+    """What asks to take part in a benchmark."""
+
+    DATASET = "dataset"
+    MODEL = "model"
+
+
+class AssociationState(StrEnum):
+    """PENDING and APPROVED are live: a pair has at most one live association."""
+
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    WITHDRAWN = "WITHDRAWN"
+
+
+class NewAssociation(Body):
+    """A request that a dataset or a model take part in a benchmark.
+
+    `summary` is what the compatibility test gave (metrics, times); both sides see it.
+    """
+
+    benchmark_id: Id
+    dataset_id: Id | None = None
+    model_id: Id | None = None
+    summary: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_part(self) -> Self:
+        if (self.dataset_id is None) == (self.model_id is None):
+            raise ValueError("exactly one of dataset_id and model_id must be given")
+        return self
+
+
+class AssociationDecision(Body):
+    """An approval, rejection or withdrawal, with a reason that both sides see."""
+
+    reason: Prose = ""
+
+
+class AssociationView(ThingView):
+    """A request to take part and what became of it, as its two sides and administrators see it."""
+
+    benchmark_id: Id
+    benchmark_name: str
+    benchmark_owner_id: Id
+    part_kind: PartKind
+    part_id: Id
+    part_name: str
+    part_owner_id: Id
+    state: AssociationState
+    requested_by: Id
+    requested_at: Instant
+    decided_by: Id | None
+    decided_at: Instant | None
+    reason: str
+    summary: dict[str, JsonValue]
+    same_data_as: list[Id] = Field(default_factory=list)
+    """Other live datasets of this benchmark with the same data; only its owner and administrators see them."""

@@ -1,0 +1,67 @@
+"""Bodies and views of the results service."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field, JsonValue
+
+from .values import Blake3, Body, Id, Instant, Line, Sha256, ThingView, View
+
+
+class NewResult(Body):
+    """The scores of one model on one dataset, and the hashes of what ran."""
+
+    benchmark_id: Id
+    model_id: Id
+    dataset_id: Id
+    is_partial: bool = False
+    metrics: dict[str, JsonValue]
+    engine: Line
+    dataset_hash: Blake3
+    model_hash: Sha256
+    metrics_hash: Sha256
+    started_at: Instant
+    finished_at: Instant
+
+
+class ResultView(ThingView):
+    """An accepted result. It never changes.
+
+    `metrics` is null for whoever may know that the result is there but not its scores; `dataset_id` is null for
+    everybody but the dataset's owner, the benchmark's owner and administrators.
+    """
+
+    benchmark_id: Id
+    model_id: Id
+    dataset_id: Id | None
+    is_partial: bool
+    metrics: dict[str, JsonValue] | None
+    engine: str | None
+    dataset_hash: Blake3 | None
+    model_hash: Sha256
+    metrics_hash: Sha256
+    started_at: Instant | None
+    finished_at: Instant | None
+    submitted_at: Instant
+    is_current: bool = Field(description="Whether its association, benchmark, model and dataset still stand")
+    not_current_because: list[str]
+
+
+class DueState(StrEnum):
+    """Whether a result is still wanted."""
+
+    DUE = "due"
+    PARTIAL = "partial"
+    ACCEPTED = "accepted"
+
+
+class DueView(View):
+    """What is due of one model on one dataset: derived at the moment of asking, never stored."""
+
+    benchmark_id: Id
+    dataset_id: Id
+    model_id: Id
+    is_reference_model: bool
+    state: DueState
+    result_id: Id | None

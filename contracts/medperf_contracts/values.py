@@ -1,0 +1,92 @@
+"""The small values that bodies and events are made of, each with its bounds."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+# Control characters can paint a terminal or break a log line; a newline is allowed in prose only.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL_BUT_NEWLINE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def _one_line(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+def _prose(text: str) -> str:
+    if _CONTROL_BUT_NEWLINE.search(text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+def _relative_or_http(url: str) -> str:
+    if not re.match(r"(https?://[^\s/?#@]+(/[^\s]*)?|/[^\s/][^\s]*)\Z", url):
+        raise ValueError(
+            "must be http://…, https://… without a user name, or a path of the gateway such as /assets/…"
+        )
+    return url
+
+
+Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Version = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, strip_whitespace=True), AfterValidator(_one_line)
+]
+Line = Annotated[str, StringConstraints(max_length=256, strip_whitespace=True), AfterValidator(_one_line)]
+Prose = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_prose)]
+Document = Annotated[str, StringConstraints(min_length=1, max_length=128 * 1024), AfterValidator(_prose)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Blake3 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+GeneratedUid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Url = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=2048),
+    AfterValidator(_one_line),
+    AfterValidator(_relative_or_http),
+]
+Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+
+
+class Body(BaseModel):
+    """A request's body: unknown fields are refused, so that a misspelt one is never silently dropped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class View(BaseModel):
+    """An answer. Readers ignore fields they do not know, so that a field can be added."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class ThingView(View):
+    """An answer about one thing, with the version that `Medperf-Version` names."""
+
+    id: Id
+    version: Version
+
+
+class State(StrEnum):
+    """DEVELOPMENT may change; OPERATION no longer changes what it means."""
+
+    DEVELOPMENT = "DEVELOPMENT"
+    OPERATION = "OPERATION"
+
+
+class Decision(StrEnum):
+    """What was decided of a request, or that nothing was yet."""
+
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+
+
+Instant = AwareDatetime
