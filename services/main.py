@@ -1,0 +1,113 @@
+"""The operator's command: `medperf-server`."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+
+import click
+from medperf_contracts import __version__
+
+LOG_BYTES, LOGS_KEPT = 10 * 1024 * 1024, 3
+
+
+@click.group(context_settings={"token_normalize_func": lambda name: name.replace("_", "-")})
+@click.version_option(__version__)
+def cli() -> None:
+    """Runs MedPerf's server. Its files are in MEDPERF_SERVER_HOME (default ~/.medperf_server)."""
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--log", "log_to", default="", metavar="FILE", help="Where the log goes; - is standard error.")
+@click.option("--disorder", "disorder_seed", type=int, default=None, hidden=True)
+def up(host: str, port: int, log_to: str, disorder_seed: int | None) -> None:
+    """Start all services in this process. Ctrl-C stops it; everything is kept."""
+    from .embedded.server import serve
+    from .embedded.store import Store
+
+    store = Store.from_environment()
+    with store.locked():
+        _configure_log(log_to or str(store.log))
+        serve(store, host=host, port=port, disorder_seed=disorder_seed, on_ready=_say_ready)
+    click.echo("Stopped.")
+
+
+@cli.command()
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def reset(yes: bool) -> None:
+    """Empty the store: accounts, registrations, results. Refused while the server runs."""
+    from .embedded.store import Store
+
+    store = Store.from_environment()
+    if not store.home.exists():
+        click.echo(f"Nothing to remove: there is no {store.home}.")
+        return
+    with store.locked():
+        contents = store.contents()
+        if not contents:
+            click.echo(f"Nothing to remove in {store.home}.")
+            return
+        click.echo("This removes:")
+        for path in contents:
+            click.echo(f"  {path}")
+        if not yes:
+            _ask("Remove them?")
+        store.empty()
+    click.echo("Removed.")
+
+
+@cli.command()
+@click.option("--demo", type=click.Choice(["data"]), required=True, help="data: the data owner's tutorial.")
+def seed(demo: str) -> None:
+    """Fill the running, empty server for a tutorial. Its people have the password 'test'."""
+    from .embedded.seed import seed_data
+    from .embedded.store import Store, StoreError
+
+    store = Store.from_environment()
+    running = store.running()
+    if running is None:
+        raise StoreError(
+            f"No server runs on the store {store.home}.", hint="Start it in another terminal: medperf-server up"
+        )
+    seed_data(store, running.url, click.echo)
+    click.echo(f"Seeded for the demo '{demo}'.")
+
+
+def main() -> None:
+    """Run the command; what can be foreseen ends with a sentence and a hint, not with a traceback."""
+    from .embedded.store import StoreError
+
+    try:
+        cli.main(prog_name="medperf-server")
+    except StoreError as error:
+        click.echo(f"Error: {error}", err=True)
+        click.echo(f"What to do: {error.hint}", err=True)
+        sys.exit(1)
+
+
+def _say_ready(url: str) -> None:
+    click.echo(f"MedPerf server ready on {url}")
+
+
+def _ask(question: str) -> None:
+    from .embedded.store import StoreError
+
+    if not sys.stdin.isatty():
+        raise StoreError("This must be confirmed, and there is no terminal to ask on.", hint="Add --yes.")
+    click.confirm(question, abort=True)
+
+
+def _configure_log(destination: str) -> None:
+    from .kernel import log
+
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if destination != "-":
+        handler = logging.handlers.RotatingFileHandler(destination, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT)
+    log.configure(handler)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What can be asked of accounts."""
+
+from __future__ import annotations
+
+from medperf_contracts import __version__
+from medperf_contracts.accounts import ServerView, UserView
+from medperf_contracts.paging import Page
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.kernel import clock
+from services.kernel.paging import PageRequest, page
+
+from .commands import STORE_ROW
+from .domain import Store, User
+from .tables import users
+
+
+async def server(session: AsyncSession, *, is_embedded: bool) -> ServerView:
+    """Which store this is."""
+    store = await session.get_one(Store, STORE_ROW)
+    return ServerView(
+        store_id=store.store_id,
+        version=__version__,
+        is_embedded=is_embedded,
+        seeded_with=store.seeded_with,
+        time=await clock.now(session),
+    )
+
+
+async def user(session: AsyncSession, user_id: int) -> UserView:
+    """One account."""
+    return await view_of(await session.get_one(User, user_id))
+
+
+async def browse(session: AsyncSession, asked: PageRequest) -> Page[UserView]:
+    """All accounts."""
+    return await page(session, select(User), by=users.c.id, asked=asked, view=view_of)
+
+
+async def view_of(user: User) -> UserView:
+    """An account without its password."""
+    return UserView(
+        id=user.id,
+        version=user.version,
+        username=user.username,
+        is_admin=user.is_admin,
+        created_at=user.created_at,
+    )

@@ -1,0 +1,117 @@
+"""Passwords, access tokens and refresh tokens: how each is made and checked."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+import time
+from functools import cache
+from pathlib import Path
+from uuid import UUID
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from joserfc import jwt
+from joserfc.jwk import KeySet, OKPKey
+
+from services.kernel.auth import ALGORITHM, AUDIENCE, ISSUER
+
+from .domain import User
+
+# Short, since it cannot be taken back; the client refreshes it without asking.
+ACCESS_LASTS_SECONDS = 15 * 60
+# Each costs 64 MiB and some 50 ms of a core: more at once would starve the rest of the process.
+_HASHING_AT_ONCE = 2
+
+_hasher = PasswordHasher()  # argon2id, with the library's parameters (RFC 9106, low-memory profile)
+_hashing = asyncio.Semaphore(_HASHING_AT_ONCE)
+
+
+async def hash_password(password: str) -> str:
+    """The argon2id hash of a password, made outside the event loop."""
+    async with _hashing:
+        return await asyncio.to_thread(_hasher.hash, password)
+
+
+async def verify_password(password: str, password_hash: str | None) -> bool:
+    """Whether the password is right; as slow for a user who does not exist, so that names cannot be found out."""
+    async with _hashing:
+        return await asyncio.to_thread(_verify, password, password_hash)
+
+
+def _verify(password: str, password_hash: str | None) -> bool:
+    try:
+        _hasher.verify(password_hash or _nobody_hash(), password)
+    except (VerifyMismatchError, InvalidHashError):
+        return False
+    return password_hash is not None
+
+
+@cache
+def _nobody_hash() -> str:
+    return _hasher.hash(secrets.token_hex(16))
+
+
+def new_refresh_token(login_id: UUID) -> str:
+    """A refresh token: the login that it belongs to, and a secret."""
+    return f"{login_id}.{secrets.token_urlsafe(32)}"
+
+
+def login_of(refresh_token: str) -> UUID | None:
+    """The login that a refresh token says it belongs to."""
+    try:
+        return UUID(refresh_token.partition(".")[0])
+    except ValueError:
+        return None
+
+
+def hash_token(refresh_token: str) -> str:
+    """What is kept of a refresh token: it is random, so a plain hash is enough."""
+    return hashlib.sha256(refresh_token.encode()).hexdigest()
+
+
+def sign_access_token(key: OKPKey, user: User) -> str:
+    """An access token that every service can verify by the public key alone."""
+    issued = int(time.time())
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": str(user.id),
+        "name": user.username,
+        "admin": user.is_admin,
+        "iat": issued,
+        "exp": issued + ACCESS_LASTS_SECONDS,
+    }
+    return jwt.encode({"alg": ALGORITHM, "kid": key.kid}, claims, key, algorithms=[ALGORITHM])
+
+
+def create_signing_key(path: Path) -> None:
+    """Write a new Ed25519 key pair, readable by its owner only; an existing one stays."""
+    key = OKPKey.generate_key("Ed25519", auto_kid=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(key.as_dict(private=True), file)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        temporary.hardlink_to(path)  # fails where a key is: two starting processes agree on one
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
+@cache
+def load_signing_key(path: Path) -> OKPKey:
+    """The private key."""
+    return OKPKey.import_key(json.loads(path.read_text()))
+
+
+def public_keys(path: Path) -> KeySet:
+    """The public part, as the JWKS endpoint shows it."""
+    key = load_signing_key(path)
+    return KeySet([OKPKey.import_key(key.as_dict(private=False))])

@@ -1,0 +1,18 @@
+"""The associations service, composed."""
+
+from __future__ import annotations
+
+from services.kernel.service import Definition
+
+from .api import router
+from .consumers import CONSUMERS
+from .tables import benchmark_copies, dataset_copies, metadata, model_copies
+
+DEFINITION = Definition(
+    name="associations",
+    title="MedPerf associations",
+    metadata=metadata,
+    routers=(router,),
+    consumers=CONSUMERS,
+    copies={"benchmark": benchmark_copies, "container": model_copies, "dataset": dataset_copies},
+)

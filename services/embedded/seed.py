@@ -1,0 +1,136 @@
+"""Fills an empty embedded server for the tutorial, through its own API, so that events flow as they always do."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import httpx
+from medperf_contracts.problems import Problem
+from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER
+from tutorials.pack import pack
+
+from .store import Store, StoreError
+
+DEMO = "data"
+PASSWORD = "test"  # noqa: S105 (the tutorial's, known to everybody: a store that has it stays on loopback)
+ADMINISTRATOR = "testadmin"
+BENCHMARK_OWNER = "testbenchmarkowner"
+MODEL_OWNER = "testmodelowner"
+DATA_OWNER = "testdataowner"
+RETRY_FOR_SECONDS = 60.0
+
+
+class Refused(StoreError):
+    """The server refused a step of the seeding."""
+
+
+@dataclass
+class Person:
+    """One caller of the API."""
+
+    http: httpx.Client
+    token: str
+
+    def post(self, path: str, body: dict[str, Any], *, seen: tuple[str, ...] = ()) -> Answer:
+        """Send a command; try again while the server says that it does not know everything yet."""
+        headers = {"Authorization": f"Bearer {self.token}", IDEMPOTENCY_HEADER: str(uuid.uuid4())}
+        if seen:
+            headers[SEEN_HEADER] = ", ".join(seen)
+        deadline = time.monotonic() + RETRY_FOR_SECONDS
+        while True:
+            response = self.http.post(f"/api/v1/{path}", json=body, headers=headers)
+            if response.status_code == 503 and time.monotonic() < deadline:
+                time.sleep(float(response.headers.get("Retry-After", "1")))
+                continue
+            if response.is_error:
+                problem = Problem.model_validate_json(response.content)
+                raise Refused(f"{path}: {problem.detail}", hint=problem.hint)
+            return Answer(response.json(), response.headers.get(VERSION_HEADER, ""))
+
+
+@dataclass
+class Answer:
+    """What the server answered, and which version of the thing it showed."""
+
+    body: dict[str, Any]
+    version: str
+
+
+def seed_data(store: Store, url: str, say: Callable[[str], None]) -> None:
+    """Seed the running server for the data owner's tutorial: people, containers, benchmark; no dataset."""
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+        operator = Person(http, store.operator_token.read_text())
+        operator.post("server/seeding", {"demo": DEMO})
+        people = _people(http, operator)
+        say(f"Accounts (password '{PASSWORD}'): {', '.join(people)}")
+        with as_file(files("tutorials")) as tutorials:
+            _register(store, Path(tutorials), people, say)
+
+
+def _people(http: httpx.Client, operator: Person) -> dict[str, Person]:
+    people = {}
+    for name in (ADMINISTRATOR, BENCHMARK_OWNER, MODEL_OWNER, DATA_OWNER):
+        operator.post("users", {"username": name, "password": PASSWORD, "is_admin": name == ADMINISTRATOR})
+        answer = http.post("/api/v1/auth/login", json={"username": name, "password": PASSWORD})
+        people[name] = Person(http, answer.raise_for_status().json()["access_token"])
+    return people
+
+
+def _register(store: Store, tutorials: Path, people: dict[str, Person], say: Callable[[str], None]) -> None:
+    committee, model_owner = people[BENCHMARK_OWNER], people[MODEL_OWNER]
+    preparation = _container(store, tutorials / "preparation", "chest-xray-preparation", committee)
+    reference_model = _container(store, tutorials / "reference_model", "chest-xray-logistic", committee)
+    metrics = _container(store, tutorials / "metrics", "chest-xray-metrics", committee)
+    second_model = _container(store, tutorials / "second_model", "chest-xray-second", model_owner)
+    say("Containers: 1 preparation, 2 reference model, 3 metrics, 4 second model")
+    demo_url, demo_hash = _asset(store, tutorials / "demo_data", "demo-data")
+    benchmark = committee.post(
+        "benchmarks",
+        {
+            "name": "chest-xray-tutorial",
+            "description": "Finds opacities in chest X-rays: the tutorial's benchmark",
+            "preparation_id": preparation.body["id"],
+            "reference_model_id": reference_model.body["id"],
+            "metrics_id": metrics.body["id"],
+            "demo_data_url": demo_url,
+            "demo_data_hash": demo_hash,
+        },
+    )
+    number = benchmark.body["id"]
+    committee.post(f"benchmarks/{number}/set-operational", {})
+    approved = people[ADMINISTRATOR].post(f"benchmarks/{number}/approve", {})
+    request = model_owner.post(
+        "associations",
+        {"benchmark_id": number, "model_id": second_model.body["id"]},
+        seen=(approved.version, second_model.version),
+    )
+    committee.post(f"associations/{request.body['id']}/approve", {})
+    say("Benchmark: 1, approved, with models 2 and 4")
+
+
+def _container(store: Store, folder: Path, name: str, owner: Person) -> Answer:
+    url, digest = _asset(store, folder / "additional_files", name)
+    made = owner.post(
+        "containers",
+        {
+            "name": name,
+            "manifest": (folder / "mlcube.yaml").read_text(),
+            "parameters": (folder / "workspace" / "parameters.yaml").read_text(),
+            "additional_files_url": url,
+            "additional_files_hash": digest,
+        },
+    )
+    return owner.post(f"containers/{made.body['id']}/set-operational", {})
+
+
+def _asset(store: Store, folder: Path, name: str) -> tuple[str, str]:
+    """Pack a folder into the served assets; its URL and SHA-256."""
+    packed = store.assets / f"{name}.tar.gz"
+    digest = pack(folder, packed)
+    return f"/assets/{packed.name}", digest

@@ -1,0 +1,139 @@
+"""The embedded server: every service in one process, on SQLite files, with durable delivery between them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import uvicorn
+
+from services.accounts import app as accounts
+from services.accounts import commands as accounts_commands
+from services.accounts import tokens
+from services.associations import app as associations
+from services.gateway.embedded import EmbeddedGateway
+from services.kernel import migrate
+from services.kernel.bus import Bus, EmbeddedBus, UnreliableBus
+from services.kernel.http import build_app
+from services.kernel.service import Definition, Service
+from services.kernel.settings import Settings
+from services.notifications import app as notifications
+from services.registry import app as registry
+from services.results import app as results
+
+from .store import Store, StoreError
+
+DEFINITIONS: tuple[Definition, ...] = (
+    accounts.DEFINITION,
+    registry.DEFINITION,
+    associations.DEFINITION,
+    results.DEFINITION,
+    notifications.DEFINITION,
+)
+GRACE_SECONDS = 10
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; `StoreError` where the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StoreError(
+            f"Cannot listen on {host}:{port}: {error.strerror}.",
+            hint="Choose another port: medperf-server up --port 8001",
+        ) from None
+    listener.listen(128)
+    return listener
+
+
+def serve(
+    store: Store, *, host: str, port: int, disorder_seed: int | None, on_ready: Callable[[str], None]
+) -> None:
+    """Run until told to stop. The store must be locked.
+
+    With `disorder_seed`, deliveries are duplicated, delayed and reordered, for tests.
+    """
+    store.assets.mkdir(exist_ok=True)
+    if not store.signing_key.exists():
+        tokens.create_signing_key(store.signing_key)
+    bus: Bus = EmbeddedBus() if disorder_seed is None else UnreliableBus(disorder_seed)
+    services = compose(store, bus, host=host)
+    asyncio.run(_prepare(services, host))
+    with listen(host, port) as listener:
+        bound_host, bound_port = listener.getsockname()[:2]
+        shown_host = f"[{bound_host}]" if ":" in bound_host else bound_host
+        url = f"http://{shown_host}:{bound_port}"
+        gateway = EmbeddedGateway(
+            {name: build_app(service) for name, service in services.items()},
+            assets=store.assets,
+            working=_working(list(services.values()), on_ready=lambda: (store.announce(url), on_ready(url))),
+        )
+        config = uvicorn.Config(
+            gateway,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def compose(store: Store, bus: Bus, *, host: str) -> dict[str, Service]:
+    """Every service, on its database in the store."""
+    operator_token_hash = store.write_operator_token()
+    return {
+        definition.name: Service(
+            definition,
+            Settings(
+                database_url=f"sqlite+aiosqlite:///{store.database(definition.name)}",
+                signing_key_file=store.signing_key,
+                is_embedded=True,
+                is_on_loopback=is_loopback(host),
+                operator_token_hash=operator_token_hash,
+            ),
+            bus,
+            public_keys=lambda: tokens.public_keys(store.signing_key),
+        )
+        for definition in DEFINITIONS
+    }
+
+
+async def _prepare(services: dict[str, Service], host: str) -> None:
+    """Bring every database to the newest schema, and refuse to show a demo's known passwords to a network."""
+    for service in services.values():
+        await migrate.upgrade(service.database)
+    async with services["accounts"].database.write() as session:
+        seeded_with = (await accounts_commands.create_store(session)).seeded_with
+    for service in services.values():
+        await service.database.close()
+    if seeded_with is not None and not is_loopback(host):
+        raise StoreError(
+            f"This store was seeded with the demo '{seeded_with}', whose people have a known password; "
+            f"it is not shown on {host}.",
+            hint="Serve it on 127.0.0.1, or empty it first: medperf-server reset",
+        )
+
+
+@asynccontextmanager
+async def _working(services: list[Service], on_ready: Callable[[], object]) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for service in services:
+            await stack.enter_async_context(service.working())
+        on_ready()
+        yield

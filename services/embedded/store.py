@@ -1,0 +1,146 @@
+"""The folder in which an embedded server keeps everything, and who may use it: one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.kernel.auth import OPERATOR_PREFIX
+
+HOME_VARIABLE = "MEDPERF_SERVER_HOME"
+SERVICE_NAMES = ("accounts", "registry", "associations", "results", "notifications")
+
+
+class StoreError(Exception):
+    """The store cannot be used for this; `hint` says what to do."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class StoreInUse(StoreError):
+    """Another process has the store."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """The server that has the store now."""
+
+    pid: int
+    url: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """The server's folder."""
+
+    home: Path
+
+    @classmethod
+    def from_environment(cls) -> Store:
+        """The folder that `MEDPERF_SERVER_HOME` names, else `~/.medperf_server`."""
+        return cls(Path(os.environ.get(HOME_VARIABLE) or "~/.medperf_server").expanduser().absolute())
+
+    @property
+    def assets(self) -> Path:
+        """What is served under `/assets`."""
+        return self.home / "assets"
+
+    @property
+    def signing_key(self) -> Path:
+        """The key pair of the access tokens."""
+        return self.home / "signing_key.json"
+
+    @property
+    def operator_token(self) -> Path:
+        """The token by which `medperf-server` commands prove themselves to the running server."""
+        return self.home / "operator.token"
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.home / "server.log"
+
+    def database(self, service: str) -> Path:
+        """A service's database file."""
+        return self.home / f"{service}.db"
+
+    @property
+    def _lock(self) -> Path:
+        return self.home / "lock"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Have the store alone for as long as the block runs; `StoreInUse` names who has it."""
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                running = self.running()
+                who = f"process {running.pid} ({running.url})" if running else "another process"
+                raise StoreInUse(
+                    f"The store {self.home} is in use by {who}.",
+                    hint="Stop that server first, or choose another folder with MEDPERF_SERVER_HOME.",
+                ) from None
+            os.truncate(descriptor, 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def announce(self, url: str) -> None:
+        """Say in the lock who has the store and where it listens; called by the process that has it."""
+        self._lock.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+
+    def running(self) -> Running | None:
+        """The server that has the store, if there is one and it listens already."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(descriptor) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                try:
+                    said = json.loads(lock.read())
+                    return Running(int(said["pid"]), str(said["url"]))
+                except (ValueError, KeyError):
+                    return None  # it has the store, and does not listen yet
+            return None
+
+    def write_operator_token(self) -> str:
+        """A new operator's token, readable by its owner only; returns its SHA-256."""
+        token = OPERATOR_PREFIX + secrets.token_urlsafe(32)
+        self.operator_token.unlink(missing_ok=True)
+        descriptor = os.open(self.operator_token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token)
+        return hashlib.sha256(token.encode()).hexdigest()
+
+    def contents(self) -> list[Path]:
+        """What a server made here: never anything else that lies in the folder."""
+        databases = [
+            self.home / f"{service}.db{suffix}" for service in SERVICE_NAMES for suffix in ("", "-wal", "-shm")
+        ]
+        logs = sorted(self.home.glob(f"{self.log.name}*"))
+        candidates = [*databases, self.assets, self.signing_key, self.operator_token, *logs]
+        return [path for path in candidates if path.exists()]
+
+    def empty(self) -> None:
+        """Remove everything that a server made here. The store must be locked."""
+        for path in self.contents():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

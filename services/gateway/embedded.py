@@ -1,0 +1,78 @@
+"""The gateway of the embedded server: one ASGI application over the services' own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from services.kernel.errors import problem_response
+
+from .routes import service_of
+
+ASSETS = "/assets"
+
+
+class EmbeddedGateway:
+    """Every service behind one address, and the files that registered URLs such as `/assets/…` name.
+
+    `working` is entered once every service is ready, and left before any of them ends.
+    """
+
+    def __init__(
+        self, apps: Mapping[str, FastAPI], *, assets: Path, working: AbstractAsyncContextManager[None]
+    ) -> None:
+        self._apps = apps
+        self._assets = StaticFiles(directory=assets, follow_symlink=False)
+        self._working = working
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        path: str = scope["path"]
+        service = service_of(path)
+        if service is not None:
+            await self._apps[service](scope, receive, send)
+        elif path.startswith(f"{ASSETS}/"):
+            await self._serve_asset(scope, receive, send)
+        else:
+            await _no_such_address(path)(scope, receive, send)
+
+    async def _serve_asset(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope["path"].removeprefix(ASSETS)
+        try:
+            response = await self._assets.get_response(name.lstrip("/"), scope)
+        except HTTPException:
+            response = _no_such_address(scope["path"])
+        await response(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """The server's life: a mounted application's own lifespan is not run by itself, so each is entered here."""
+        await receive()
+        try:
+            async with AsyncExitStack() as stack:
+                for app in self._apps.values():
+                    await stack.enter_async_context(app.router.lifespan_context(app))
+                await stack.enter_async_context(self._working)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": repr(error)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _no_such_address(path: str) -> Response:
+    return problem_response(
+        status=404,
+        code="no_such_address",
+        detail=f"There is nothing at {path[:200]}.",
+        hint="The API is under /api/v1; each service describes itself under /api/v1/openapi/NAME.json.",
+    )

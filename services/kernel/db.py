@@ -1,0 +1,137 @@
+"""A service's database: SQLite files or PostgreSQL behind the same two doors, `read` and `write`."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import Any, cast
+
+from sqlalchemy import Dialect, MetaData, String, TypeDecorator, event
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from .errors import AppError, ServerBusy
+
+# Longer than any command takes; a request that waits longer is told to come again instead of piling up.
+WRITER_WAIT_SECONDS = 10.0
+BUSY_TIMEOUT_MILLIS = 10_000
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+_READ_ONLY = "medperf_read_only"
+
+
+def new_metadata() -> MetaData:
+    """Metadata whose indexes and constraints have the same names on every database."""
+    return MetaData(naming_convention=NAMING)
+
+
+class Choice(TypeDecorator[StrEnum]):
+    """A member of an enumeration, kept as its value: readable, and extended without a migration."""
+
+    impl = String(32)
+    cache_ok = True
+
+    def __init__(self, members: type[StrEnum]) -> None:
+        super().__init__()
+        self.members = members
+
+    def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
+        return None if value is None else self.members(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
+        return None if value is None else self.members(value)
+
+    def process_literal_param(self, value: StrEnum | None, dialect: Dialect) -> str:
+        return "NULL" if value is None else f"'{self.members(value).value}'"
+
+
+class Database:
+    """One service's database. `service` is recorded as the source of its events."""
+
+    def __init__(self, url: str, *, service: str) -> None:
+        self.service = service
+        self.engine = create_async_engine(url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        # SQLite has one writer at a time; waiting here costs no connection and no busy polling.
+        self._writer = asyncio.Lock()
+        self._writing = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+        self._reading = async_sessionmaker(
+            self.engine.execution_options(**{_READ_ONLY: True}), expire_on_commit=False, autoflush=False
+        )
+        self.outbox_filled = asyncio.Event()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A session that sees one moment and changes nothing."""
+        async with self._reading() as session:
+            yield session
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        async with self._turn(), self._writing() as session, session.begin():
+            session.info["service"] = self.service
+            yield session
+        if session.info.get("recorded_event"):
+            self.outbox_filled.set()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if not self.is_sqlite:
+            yield
+            return
+        try:
+            await asyncio.wait_for(self._writer.acquire(), WRITER_WAIT_SECONDS)
+        except TimeoutError:
+            raise ServerBusy(
+                f"The {self.service} service is busy with other changes.", retry_after_seconds=1
+            ) from None
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+@asynccontextmanager
+async def unique_or(session: AsyncSession, refusal: AppError) -> AsyncIterator[None]:
+    """Flush what the block added; a unique index that is hit at this very moment becomes `refusal`."""
+    try:
+        yield
+        await session.flush()
+    except IntegrityError:
+        raise refusal from None
+
+
+def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
+    # The driver's own transaction handling begins late, after the first read; ours begins in `_begin_sqlite`.
+    connection.isolation_level = None
+    cursor = cast(sqlite3.Cursor, connection.cursor())
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # NORMAL would lose acknowledged commits at a power cut.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MILLIS}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,218 @@
+"""The way of a request: admitted, held back until its news is here, one transaction, one log line.
+
+A command's transaction is committed before its answer leaves, together with its idempotency key; so an answer of
+success means that the change is there, and a failed commit is answered as a failure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Security
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from medperf_contracts.problems import Problem
+from medperf_contracts.values import ThingView
+from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER, ThingVersion
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from . import idempotency, log
+from .auth import Caller
+from .errors import AppError, InvalidDocument, VersionRequired, install_handlers
+from .log import logger
+from .service import Service
+
+BODY_BYTES_MOST = 1024 * 1024
+DEPTH_MOST = 32
+# Login and refresh answer secrets, which are not to be kept, and run short transactions of their own.
+OWN_TRANSACTIONS = frozenset({"POST /api/v1/auth/login", "POST /api/v1/auth/refresh"})
+
+Handle = Callable[[Request], Coroutine[Any, Any, Response]]
+ThingViewT = TypeVar("ThingViewT", bound=ThingView)
+
+
+class ServiceRoute(APIRoute):
+    """A route whose endpoint finds its caller and its session ready."""
+
+    def get_route_handler(self) -> Handle:
+        inner = super().get_route_handler()
+        (method,) = self.methods or {"GET"}
+        endpoint = f"{method} {self.path_format}"
+
+        async def handle(request: Request) -> Response:
+            service: Service = request.app.state.service
+            caller = service.gate.admit(
+                endpoint,
+                authorization=request.headers.get("authorization"),
+                peer=request.client.host if request.client else None,
+            )
+            request.state.caller = caller
+            await service.seen.wait(request.headers.get(SEEN_HEADER))
+            if method == "GET":
+                async with service.database.read() as session:
+                    request.state.session = session
+                    return await inner(request)
+            return await _command(request, service, caller, endpoint, inner)
+
+        async def logged(request: Request) -> Response:
+            log.enter_trace(request.headers.get("traceparent"))
+            began = time.monotonic()
+            outcome = "failed"
+            try:
+                response = await handle(request)
+                outcome = str(response.status_code)
+            except AppError as refusal:
+                outcome = refusal.code
+                raise
+            finally:
+                caller: Caller | None = getattr(request.state, "caller", None)
+                logger.info(
+                    "request",
+                    endpoint=endpoint,
+                    path=request.url.path,
+                    user_id=caller.user_id if caller else None,
+                    outcome=outcome,
+                    millis=round((time.monotonic() - began) * 1000, 1),
+                    trace_id=log.current_trace_id(),
+                )
+            return response
+
+        return logged
+
+
+async def _command(request: Request, service: Service, caller: Caller, endpoint: str, inner: Handle) -> Response:
+    document = check_document(await request.body())
+    if endpoint in OWN_TRANSACTIONS:
+        return await inner(request)
+    if not endpoint.startswith("POST "):
+        async with service.database.write() as session:
+            request.state.session = session
+            return await inner(request)
+    claim = idempotency.Claim(
+        user_id=caller.user_id,
+        route=f"POST {request.url.path}"[:255],
+        key=idempotency.key_of(request.headers.get(IDEMPOTENCY_HEADER)),
+        body_hash=hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest(),
+    )
+    async with service.database.write() as session:
+        answered = await idempotency.take(session, claim)
+        if answered is not None:
+            return answered
+        request.state.session = session
+        response = await inner(request)
+        await idempotency.keep(session, claim, response)
+    return response
+
+
+def check_document(body: bytes) -> Any:
+    """The JSON document of a body, refused where some database or reader could not keep it as it is."""
+    if not body:
+        return None
+    try:
+        document = json.loads(body, parse_constant=_no_constant)
+        json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InvalidDocument(f"The body is not valid JSON: {str(error)[:200]}.") from None
+    level, depth = [document], 0
+    while level:
+        depth += 1
+        if depth > DEPTH_MOST:
+            raise InvalidDocument(f"The body is nested more than {DEPTH_MOST} levels deep.")
+        if any(isinstance(value, str) and "\0" in value for value in level):
+            raise InvalidDocument("The body holds a NUL character.")
+        level = [child for value in level for child in _children(value)]
+    return document
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def new_router() -> APIRouter:
+    """A router for one noun; its endpoints name their whole path."""
+    return APIRouter(route_class=ServiceRoute)
+
+
+def refusals(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
+    """For an endpoint's `responses`: what it can answer beside success."""
+    by_status: dict[int, list[str]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(error.code)
+    return {
+        status: {"model": Problem, "description": ", ".join(codes)} for status, codes in sorted(by_status.items())
+    }
+
+
+def shown(response: Response, view: ThingViewT, kind: str) -> ThingViewT:
+    """Say in the answer's header which version of the thing it shows."""
+    response.headers[VERSION_HEADER] = str(ThingVersion(kind, view.id, view.version))
+    response.headers["ETag"] = f'"{view.version}"'
+    return view
+
+
+def _session(request: Request) -> AsyncSession:
+    session: AsyncSession = request.state.session
+    return session
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+def _expected_version(
+    if_match: Annotated[str | None, Header(description='The version that is changed, such as "3"')] = None,
+) -> int:
+    if if_match is None or not (text := if_match.strip().strip('"')).isdecimal() or len(text) > 18:
+        raise VersionRequired("The If-Match header must name the version that is to be changed.")
+    return int(text)
+
+
+SessionParam = Annotated[AsyncSession, Depends(_session)]
+CallerParam = Annotated[Caller, Depends(_caller)]
+ExpectedVersionParam = Annotated[int, Depends(_expected_version)]
+
+
+def build_app(service: Service) -> FastAPI:
+    """A service's web application. Its database is closed when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await service.database.close()
+
+    app = FastAPI(
+        title=service.definition.title,
+        lifespan=lifespan,
+        version="v1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=f"/api/v1/openapi/{service.database.service}.json",
+        max_body_size=BODY_BYTES_MOST,
+        dependencies=[Security(HTTPBearer(auto_error=False, description="An access token from login"))],
+        responses={
+            400: {"model": Problem, "description": "Malformed: no JSON, a missing or malformed header"},
+            401: {"model": Problem, "description": "No login, or one that is expired or foreign"},
+            422: {"model": Problem, "description": "Invalid input"},
+            503: {"model": Problem, "description": "Not known yet, or busy: try again"},
+        },
+    )
+    app.state.service = service
+    install_handlers(app)
+    for router in service.definition.routers:
+        app.include_router(router)
+    return app

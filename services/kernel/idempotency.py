@@ -1,0 +1,108 @@
+"""Idempotency keys: the same key with the same body is answered as it was the first time, for 24 hours.
+
+The key's row is committed with the change, so only successes are kept. A second request with the same key waits
+for the first on the row's unique index.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from fastapi.responses import Response
+from medperf_contracts.versions import IDEMPOTENCY_HEADER, VERSION_HEADER
+from sqlalchemy import ColumnElement, delete, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from .clock import database_millis
+from .errors import BadRequest, Conflict
+from .tables import idempotency_key as keys
+
+KEPT_MILLIS = 24 * 3_600_000
+WAIT_SECONDS = 2
+_KEY_FORM = re.compile(r"[\x21-\x7e]{8,128}")
+
+
+class IdempotencyKeyMissing(BadRequest):
+    code = "idempotency_key_missing"
+    hint = f"Send {IDEMPOTENCY_HEADER}: a new UUID for each action, the same one when trying again."
+
+
+class IdempotencyKeyReused(Conflict):
+    code = "idempotency_key_reused"
+    hint = "Use a new key for a new action."
+
+
+class InProgress(Conflict):
+    code = "in_progress"
+    hint = "Send the same request again in a moment."
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One request's right to its key."""
+
+    user_id: int
+    route: str
+    key: str
+    body_hash: str
+
+
+def key_of(header: str | None) -> str:
+    """The key in the header, or a refusal."""
+    if header is None:
+        raise IdempotencyKeyMissing(f"The header {IDEMPOTENCY_HEADER} is missing.")
+    if not _KEY_FORM.fullmatch(header):
+        raise IdempotencyKeyMissing(f"{IDEMPOTENCY_HEADER} must be 8 to 128 visible ASCII characters.")
+    return header
+
+
+async def take(session: AsyncSession, claim: Claim) -> Response | None:
+    """Take the key for this request (None), or the answer that it was given before."""
+    on_sqlite = session.get_bind().dialect.name == "sqlite"
+    if not on_sqlite:
+        await session.execute(text(f"SET LOCAL lock_timeout = '{WAIT_SECONDS}s'"))
+    insert = (sqlite if on_sqlite else postgresql).insert(keys)
+    await session.execute(delete(keys).where(keys.c.created_millis < database_millis() - KEPT_MILLIS))
+    try:
+        result = await session.execute(
+            insert.values(
+                user_id=claim.user_id,
+                route=claim.route,
+                key=claim.key,
+                body_hash=claim.body_hash,
+                created_millis=database_millis(),
+            ).on_conflict_do_nothing()
+        )
+    except OperationalError as error:
+        if "lock" not in str(error.orig).lower():
+            raise
+        raise InProgress("The first request with this key is still at work.", retry_after_seconds=1) from None
+    if not on_sqlite:
+        await session.execute(text("SET LOCAL lock_timeout = DEFAULT"))
+    if isinstance(result, CursorResult) and result.rowcount == 1:
+        return None
+    row = (await session.execute(select(keys).where(*_same(claim)))).one()
+    if row.body_hash != claim.body_hash:
+        raise IdempotencyKeyReused("This key was used for another request.")
+    return Response(
+        content=row.answer, status_code=row.status, headers=json.loads(row.headers), media_type="application/json"
+    )
+
+
+async def keep(session: AsyncSession, claim: Claim, response: Response) -> None:
+    """Keep the answer beside the change that it tells of."""
+    headers = {VERSION_HEADER: response.headers[VERSION_HEADER]} if VERSION_HEADER in response.headers else {}
+    await session.execute(
+        update(keys)
+        .where(*_same(claim))
+        .values(status=response.status_code, answer=bytes(response.body).decode(), headers=json.dumps(headers))
+    )
+
+
+def _same(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return (keys.c.user_id == claim.user_id, keys.c.route == claim.route, keys.c.key == claim.key)

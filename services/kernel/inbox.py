@@ -1,0 +1,246 @@
+"""Events on their way in: each has its effect exactly once, and none is stuck without a reason.
+
+A claim and the effect are one transaction. A failed effect is rolled back, and a second transaction writes the
+message with its cause and its next time, so retries and dead letters are rows in the consumer's own database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from medperf_contracts.envelope import Envelope
+from medperf_contracts.events import Event
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from . import log
+from .bus import Queue
+from .clock import database_millis
+from .db import Database
+from .log import logger
+from .tables import inbox_claim, inbox_message
+
+ATTEMPTS_MOST = 12
+FIRST_DELAY_MILLIS, LONGEST_DELAY_MILLIS = 500, 300_000
+WAIT_DELAY_MILLIS, WAIT_MOST_MILLIS = 1_000, 24 * 3_600_000
+POLL_SECONDS = 0.5
+RETRY_BATCH = 50
+# Longer than the longest retry, so that a late copy of a handled event is still known.
+CLAIMS_KEPT_MILLIS = 30 * 24 * 3_600_000
+TIDY_SECONDS = 3600.0
+
+
+class NotYet(Exception):
+    """The effect cannot go yet; the message says for what it waits. Not an attempt; bounded in hours."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What an effect may know of the message itself."""
+
+    event_id: str
+    topic: str
+    version: int
+    time: datetime
+
+
+Effect = Callable[[AsyncSession, Any, Delivery], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A queue, the events that it gets, and their effect. `name` is `<service>.<handler>`, and the inbox key."""
+
+    name: str
+    events: Sequence[type[Event]]
+    effect: Effect
+
+    def event_class(self, topic: str) -> type[Event]:
+        """The class of a topic's events; KeyError if the consumer does not know the topic."""
+        return {event.TOPIC: event for event in self.events}[topic]
+
+
+async def handle_once(session: AsyncSession, consumer: Consumer, envelope: Envelope) -> bool:
+    """Claim the event for the consumer and let it have its effect; False if it had it before."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    claim = (
+        dialect.insert(inbox_claim)
+        .values(consumer=consumer.name, event_id=str(envelope.id), claimed_millis=database_millis())
+        .on_conflict_do_nothing()
+    )
+    result = await session.execute(claim)
+    if isinstance(result, CursorResult) and result.rowcount == 0:
+        return False
+    event = consumer.event_class(envelope.type).model_validate(envelope.data)
+    delivery = Delivery(str(envelope.id), envelope.type, envelope.aggregateversion, envelope.time)
+    await consumer.effect(session, event, delivery)
+    return True
+
+
+class Inbox:
+    """Receives for one service's consumers."""
+
+    def __init__(self, database: Database, consumers: Sequence[Consumer]) -> None:
+        self._database = database
+        self._consumers = {consumer.name: consumer for consumer in consumers}
+
+    def queues(self) -> list[Queue]:
+        """A queue for each consumer."""
+        return [
+            Queue(
+                name=consumer.name,
+                topics=frozenset(event.TOPIC for event in consumer.events),
+                receive=partial(self.receive, consumer),
+            )
+            for consumer in self._consumers.values()
+        ]
+
+    async def receive(self, consumer: Consumer, envelope: Envelope) -> None:
+        """Handle a delivery, or write down why not. Raises only if neither could be committed."""
+        async with self._database.read() as session:
+            if (await session.execute(_message(consumer.name, str(envelope.id)))).first() is not None:
+                return  # written down already: its own times decide when it is tried again
+        await self._attempt(consumer, envelope, attempts_before=0)
+
+    async def run(self) -> None:
+        """Try again what is due, until cancelled; forget claims that nothing can come back for."""
+        tidied = 0.0
+        while True:
+            try:
+                tried = await self.retry_due()
+                if time.monotonic() - tidied > TIDY_SECONDS:
+                    await self._forget_old_claims()
+                    tidied = time.monotonic()
+            except Exception as error:  # noqa: BLE001 (its database is away: nothing counts as an attempt)
+                logger.error("inbox_failed", service=self._database.service, cause=repr(error))
+                tried = 0
+            if not tried:
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def retry_due(self) -> int:
+        """Try each message whose time has come, once; returns how many."""
+        async with self._database.read() as session:
+            rows = (
+                await session.execute(
+                    select(inbox_message)
+                    .where(inbox_message.c.state != "dead", inbox_message.c.next_millis <= database_millis())
+                    .order_by(inbox_message.c.next_millis)
+                    .limit(RETRY_BATCH)
+                )
+            ).all()
+        for row in rows:
+            consumer = self._consumers.get(row.consumer)
+            if consumer is None:
+                # A consumer that was renamed or dropped: a person must say what becomes of its messages.
+                await self._bury(row.consumer, row.event_id, "this service has no consumer of that name any more")
+                continue
+            await self._attempt(consumer, Envelope.model_validate_json(row.envelope), attempts_before=row.attempts)
+        return len(rows)
+
+    async def parked(self) -> list[dict[str, Any]]:
+        """Every message that waits, failed or is dead, with its cause: for an operator to see."""
+        async with self._database.read() as session:
+            rows = (await session.execute(select(inbox_message).order_by(inbox_message.c.first_millis))).mappings()
+            return [dict(row) for row in rows]
+
+    async def _attempt(self, consumer: Consumer, envelope: Envelope, *, attempts_before: int) -> None:
+        log.enter_trace(envelope.traceparent)
+        began = time.monotonic()
+        outcome, cause = "handled", ""
+        try:
+            async with self._database.write() as session:
+                if not await handle_once(session, consumer, envelope):
+                    outcome = "handled_before"
+                await session.execute(
+                    delete(inbox_message).where(
+                        inbox_message.c.consumer == consumer.name, inbox_message.c.event_id == str(envelope.id)
+                    )
+                )
+        except NotYet as reason:
+            outcome = await self._write_down(consumer, envelope, str(reason), attempts_before, counts=False)
+            cause = str(reason)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is written down and retried, or raised again)
+            cause = f"{type(error).__name__}: {error}"[:2000]
+            outcome = await self._write_down(consumer, envelope, cause, attempts_before, counts=True)
+        logger.info(
+            "delivery",
+            consumer=consumer.name,
+            topic=envelope.type,
+            subject=envelope.subject,
+            event_id=str(envelope.id),
+            outcome=outcome,
+            cause=cause or None,
+            millis=round((time.monotonic() - began) * 1000, 1),
+            trace_id=log.current_trace_id(),
+        )
+
+    async def _write_down(
+        self, consumer: Consumer, envelope: Envelope, cause: str, attempts_before: int, *, counts: bool
+    ) -> str:
+        """Keep a message that could not have its effect; returns its state."""
+        attempts = attempts_before + counts
+        delay = WAIT_DELAY_MILLIS
+        if counts:
+            delay = min(FIRST_DELAY_MILLIS * 2 ** (attempts - 1), LONGEST_DELAY_MILLIS)
+        async with self._database.write() as session:
+            now = (await session.execute(select(database_millis()))).scalar_one()
+            row = (await session.execute(_message(consumer.name, str(envelope.id)))).first()
+            first = now if row is None else row.first_millis
+            state = "failed" if counts else "waiting"
+            if attempts >= ATTEMPTS_MOST:
+                state = "dead"
+            elif not counts and now - first > WAIT_MOST_MILLIS:
+                state, cause = "dead", f"waited for {WAIT_MOST_MILLIS // 3_600_000} hours: {cause}"
+            values = {
+                "state": state,
+                "attempts": attempts,
+                "cause": cause,
+                "last_millis": now,
+                "next_millis": now + delay,
+            }
+            if row is None:
+                await session.execute(
+                    insert(inbox_message).values(
+                        consumer=consumer.name,
+                        event_id=str(envelope.id),
+                        topic=envelope.type,
+                        envelope=envelope.model_dump_json(exclude_none=True),
+                        first_millis=first,
+                        **values,
+                    )
+                )
+            else:
+                await session.execute(_update(consumer.name, str(envelope.id)).values(**values))
+        return state
+
+    async def _bury(self, consumer_name: str, event_id: str, cause: str) -> None:
+        async with self._database.write() as session:
+            await session.execute(
+                _update(consumer_name, event_id).values(state="dead", cause=cause, last_millis=database_millis())
+            )
+
+    async def _forget_old_claims(self) -> None:
+        async with self._database.write() as session:
+            await session.execute(
+                delete(inbox_claim).where(inbox_claim.c.claimed_millis < database_millis() - CLAIMS_KEPT_MILLIS)
+            )
+
+
+def _message(consumer_name: str, event_id: str) -> Any:
+    return select(inbox_message).where(
+        inbox_message.c.consumer == consumer_name, inbox_message.c.event_id == event_id
+    )
+
+
+def _update(consumer_name: str, event_id: str) -> Any:
+    return update(inbox_message).where(
+        inbox_message.c.consumer == consumer_name, inbox_message.c.event_id == event_id
+    )

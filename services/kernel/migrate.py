@@ -1,0 +1,99 @@
+"""Schema migrations: Alembic, one history per service, the kernel's tables among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command, context, op
+from alembic.config import Config
+from sqlalchemy import Connection, MetaData
+
+from .clock import BigId
+from .db import Database
+from .tables import KERNEL
+
+SERVICES = Path(__file__).resolve().parents[1]
+
+
+async def upgrade(database: Database) -> None:
+    """Bring a service's database to the newest schema; does nothing where it is there already."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(_upgrade, database.service)
+
+
+def config_of(service: str, connection: Connection) -> Config:
+    """Alembic's configuration for a service, on an open connection."""
+    config = Config()
+    config.set_main_option("script_location", str(SERVICES / service / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def run_env(metadata: MetaData) -> None:
+    """What every service's `migrations/env.py` does."""
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=[KERNEL, metadata],
+        render_as_batch=True,
+        transaction_per_migration=False,
+    )
+    context.run_migrations()
+
+
+def create_kernel_tables_1() -> None:
+    """The kernel's tables as they were in every service's first migration."""
+    op.create_table(
+        "outbox",
+        sa.Column("position", BigId, primary_key=True, autoincrement=True),
+        sa.Column("event_id", sa.String(36), nullable=False),
+        sa.Column("topic", sa.String(80), nullable=False),
+        sa.Column("envelope", sa.Text, nullable=False),
+        sa.Column("recorded_millis", sa.BigInteger, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("not_before_millis", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("sent_millis", sa.BigInteger, nullable=True),
+        sa.UniqueConstraint("event_id", name="uq_outbox_event_id"),
+        sqlite_autoincrement=True,
+    )
+    waiting = sa.text("sent_millis IS NULL")
+    op.create_index("ix_outbox_waiting", "outbox", ["position"], sqlite_where=waiting, postgresql_where=waiting)
+    op.create_table(
+        "inbox_claim",
+        sa.Column("consumer", sa.String(80), primary_key=True),
+        sa.Column("event_id", sa.String(36), primary_key=True),
+        sa.Column("claimed_millis", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "inbox_message",
+        sa.Column("consumer", sa.String(80), primary_key=True),
+        sa.Column("event_id", sa.String(36), primary_key=True),
+        sa.Column("topic", sa.String(80), nullable=False),
+        sa.Column("envelope", sa.Text, nullable=False),
+        sa.Column("state", sa.String(8), nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("cause", sa.Text, nullable=False),
+        sa.Column("first_millis", sa.BigInteger, nullable=False),
+        sa.Column("last_millis", sa.BigInteger, nullable=False),
+        sa.Column("next_millis", sa.BigInteger, nullable=False),
+    )
+    alive = sa.text("state != 'dead'")
+    op.create_index(
+        "ix_inbox_message_due", "inbox_message", ["next_millis"], sqlite_where=alive, postgresql_where=alive
+    )
+    op.create_table(
+        "idempotency_key",
+        sa.Column("user_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("route", sa.String(255), primary_key=True),
+        sa.Column("key", sa.String(128), primary_key=True),
+        sa.Column("body_hash", sa.String(64), nullable=False),
+        sa.Column("status", sa.Integer, nullable=True),
+        sa.Column("answer", sa.Text, nullable=True),
+        sa.Column("headers", sa.Text, nullable=True),
+        sa.Column("created_millis", sa.BigInteger, nullable=False),
+    )
+    op.create_index("ix_idempotency_key_created_millis", "idempotency_key", ["created_millis"])
+
+
+def _upgrade(connection: Connection, service: str) -> None:
+    command.upgrade(config_of(service, connection), "head")

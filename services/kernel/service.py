@@ -1,0 +1,63 @@
+"""One service in one process: its database, its gate, its relay and its inbox, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter
+from joserfc.jwk import KeySet
+from sqlalchemy import MetaData, Table
+
+from .auth import Gate
+from .bus import Bus
+from .db import Database
+from .inbox import Consumer, Inbox
+from .relay import Relay
+from .seen import SeenGate
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What makes a service this one and not another."""
+
+    name: str
+    title: str
+    metadata: MetaData
+    routers: Sequence[APIRouter]
+    consumers: Sequence[Consumer] = ()
+    copies: Mapping[str, Table] = field(default_factory=dict)
+    """The tables in which it keeps other services' things, by kind."""
+
+
+class Service:
+    """A service at work."""
+
+    def __init__(
+        self, definition: Definition, settings: Settings, bus: Bus, public_keys: Callable[[], KeySet]
+    ) -> None:
+        self.definition = definition
+        self.settings = settings
+        self.database = Database(settings.database_url, service=definition.name)
+        self.gate = Gate(public_keys, operator_token_hash=settings.operator_token_hash)
+        self.seen = SeenGate(self.database, definition.copies)
+        self.inbox = Inbox(self.database, definition.consumers)
+        self.relay = Relay(self.database, bus)
+        bus.bind(self.inbox.queues())
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Relay and retry for as long as the block runs."""
+        async with AsyncExitStack() as stack:
+            for name, loop in (("relay", self.relay.run()), ("inbox", self.inbox.run())):
+                task = asyncio.create_task(loop, name=f"{self.definition.name}.{name}")
+                stack.push_async_callback(_end, task)
+            yield
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
