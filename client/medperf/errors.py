@@ -42,14 +42,18 @@ class ServerUnreachable(ClientError):
 
 
 class Refused(ClientError):
-    """The server refused the request; `code` is the stable code of its problem document."""
+    """The server refused the request; `code` is the stable code of its problem document.
+
+    `existing` names, as kind/ID, the thing that is there already, where that is the reason.
+    """
 
     exit_code = 6
 
-    def __init__(self, message: str, *, hint: str, code: str, status: int) -> None:
+    def __init__(self, message: str, *, hint: str, code: str, status: int, existing: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code
         self.status = status
+        self.existing = existing
 
 
 class ContainerFailed(ClientError):
@@ -92,3 +96,15 @@ class PartlyDone(ClientError):
     """Some of what was asked was done and some was not; what was done is kept."""
 
     exit_code = 13
+
+
+class StorageFailed(ClientError):
+    """A local file could not be written: the disk is full, or the folder read-only."""
+
+    exit_code = 14
+
+
+class NotApproved(ClientError):
+    """What must be approved first is not: the benchmark, or the dataset's association with it."""
+
+    exit_code = 15

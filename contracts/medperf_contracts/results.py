@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from .values import Blake3, Body, Id, Instant, Line, Sha256, ThingView, View
 
@@ -16,13 +17,19 @@ class NewResult(Body):
     model_id: Id
     dataset_id: Id
     is_partial: bool = False
-    metrics: dict[str, JsonValue]
-    engine: Line
+    metrics: dict[str, JsonValue] = Field(min_length=1)
+    engine: Line = Field(min_length=1)
     dataset_hash: Blake3
     model_hash: Sha256
     metrics_hash: Sha256
     started_at: Instant
     finished_at: Instant
+
+    @model_validator(mode="after")
+    def _ends_after_its_start(self) -> Self:
+        if self.finished_at < self.started_at:
+            raise ValueError("finished_at must not be before started_at")
+        return self
 
 
 class ResultView(ThingView):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -25,6 +26,13 @@ def _prose(text: str) -> str:
     if _CONTROL_BUT_NEWLINE.search(text):
         raise ValueError("must not hold control characters")
     return text
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time between the years 1 and 9999 in UTC") from None
 
 
 def _relative_or_http(url: str) -> str:
@@ -89,4 +97,5 @@ class Decision(StrEnum):
     REJECTED = "REJECTED"
 
 
-Instant = AwareDatetime
+# Kept in UTC: a time of the year 1 or 9999 with an offset could be stored, but never be read again.
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]

@@ -98,7 +98,7 @@ def create_signing_key(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     try:
-        temporary.hardlink_to(path)  # fails where a key is: two starting processes agree on one
+        path.hardlink_to(temporary)  # fails where a key is: two starting processes agree on one
     except FileExistsError:
         pass
     finally:

@@ -78,10 +78,15 @@ def serve(
         bound_host, bound_port = listener.getsockname()[:2]
         shown_host = f"[{bound_host}]" if ":" in bound_host else bound_host
         url = f"http://{shown_host}:{bound_port}"
+
+        def say_ready() -> None:
+            store.announce(url)
+            on_ready(url)
+
         gateway = EmbeddedGateway(
             {name: build_app(service) for name, service in services.items()},
             assets=store.assets,
-            working=_working(list(services.values()), on_ready=lambda: (store.announce(url), on_ready(url))),
+            working=_working(list(services.values()), say_ready),
         )
         config = uvicorn.Config(
             gateway,
@@ -131,7 +136,7 @@ async def _prepare(services: dict[str, Service], host: str) -> None:
 
 
 @asynccontextmanager
-async def _working(services: list[Service], on_ready: Callable[[], object]) -> AsyncIterator[None]:
+async def _working(services: list[Service], on_ready: Callable[[], None]) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         for service in services:
             await stack.enter_async_context(service.working())

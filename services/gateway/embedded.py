@@ -54,7 +54,7 @@ class EmbeddedGateway:
         await response(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """The server's life: a mounted application's own lifespan is not run by itself, so each is entered here."""
+        """The server's life: a mounted application's lifespan is not run by itself, so each is entered here."""
         await receive()
         try:
             async with AsyncExitStack() as stack:

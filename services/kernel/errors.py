@@ -87,22 +87,18 @@ class ServerBusy(Unavailable):
     hint = "Try again in a moment; nothing was changed."
 
 
+class BodyTooLarge(AppError):
+    status = 413
+    code = "body_too_large"
+    hint = "Send less: scores and summaries are small; larger parts are registered by URL and hash."
+
+
 class InvalidDocument(BadRequest):
     code = "invalid_document"
     hint = "Send JSON (UTF-8) with an object at its root, without NaN, NUL characters or deep nesting."
 
 
-KERNEL_ERRORS: tuple[type[AppError], ...] = (
-    NotAllowed,
-    NoSuchThing,
-    ChangedMeanwhile,
-    VersionRequired,
-    VersionDiffers,
-    ServerBusy,
-    InvalidDocument,
-)
-
-_HTTP_CODES = {404: "no_such_address", 405: "method_not_allowed", 413: "body_too_large", 400: "bad_request"}
+_HTTP_CODES = {404: "no_such_address", 405: "method_not_allowed", 400: "bad_request"}
 
 
 def every_error(base: type[AppError] = AppError) -> list[type[AppError]]:

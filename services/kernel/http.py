@@ -21,10 +21,11 @@ from medperf_contracts.problems import Problem
 from medperf_contracts.values import ThingView
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER, ThingVersion
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import idempotency, log
 from .auth import Caller
-from .errors import AppError, InvalidDocument, VersionRequired, install_handlers
+from .errors import AppError, BodyTooLarge, InvalidDocument, VersionRequired, install_handlers
 from .log import logger
 from .service import Service
 
@@ -116,7 +117,7 @@ def check_document(body: bytes) -> Any:
         return None
     try:
         document = json.loads(body, parse_constant=_no_constant)
-        json.dumps(document, ensure_ascii=False).encode()
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidDocument(f"The body is not valid JSON: {str(error)[:200]}.") from None
     level, depth = [document], 0
@@ -138,6 +139,26 @@ def _children(value: Any) -> list[Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+class BodyLimit:
+    """Refuses a body over the bound while it is read, as a problem document like every other refusal."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > BODY_BYTES_MOST:
+                raise BodyTooLarge(f"The body is larger than {BODY_BYTES_MOST} bytes.")
+            return message
+
+        await self._app(scope, counted, send)
 
 
 def new_router() -> APIRouter:
@@ -202,7 +223,6 @@ def build_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=f"/api/v1/openapi/{service.database.service}.json",
-        max_body_size=BODY_BYTES_MOST,
         dependencies=[Security(HTTPBearer(auto_error=False, description="An access token from login"))],
         responses={
             400: {"model": Problem, "description": "Malformed: no JSON, a missing or malformed header"},
@@ -212,6 +232,7 @@ def build_app(service: Service) -> FastAPI:
         },
     )
     app.state.service = service
+    app.add_middleware(BodyLimit)
     install_handlers(app)
     for router in service.definition.routers:
         app.include_router(router)

@@ -104,16 +104,17 @@ class Benchmark:
         """Change what may change in any state; None where nothing differs."""
         if changes.demo_data_url is not None and self.demo_data_hash is None:
             raise NothingRegisteredBehindUrl(f"Benchmark {self.id} was registered without demo_data_hash.")
-        return BenchmarkUpdated(**self.facts()) if apply(changes, self) else None
+        if not apply(changes, self):
+            return None
+        return BenchmarkUpdated(**self.facts())
 
     def set_operational(self, parts: Iterable[Container]) -> BenchmarkMadeOperational:
         """Offer it to the administrators; what it is made of must be able to run."""
         if self.state is State.OPERATION:
             raise AlreadyOperational(f"Benchmark {self.id} is in operation already.")
-        unready = {part.id: _why_not_ready(part) for part in parts}
-        named = [f"container {part_id} is {why}" for part_id, why in unready.items() if why]
-        if named:
-            raise PartsNotOperational(f"Benchmark {self.id} cannot go into operation: {', '.join(named)}.")
+        unready = [f"container {part.id} is {why}" for part in parts if (why := _why_not_ready(part))]
+        if unready:
+            raise PartsNotOperational(f"Benchmark {self.id} cannot go into operation: {', '.join(unready)}.")
         self.state = State.OPERATION
         return BenchmarkMadeOperational(**self.facts())
 

@@ -77,7 +77,9 @@ class Container:
         for part in ("additional_files", "image"):
             if getattr(changes, f"{part}_url") is not None and getattr(self, f"{part}_hash") is None:
                 raise NothingRegisteredBehindUrl(f"Container {self.id} was registered without {part}_hash.")
-        return ContainerUpdated(**self.facts()) if apply(changes, self) else None
+        if not apply(changes, self):
+            return None
+        return ContainerUpdated(**self.facts())
 
     def set_operational(self) -> ContainerMadeOperational:
         """From now on everybody can see it and build on it."""

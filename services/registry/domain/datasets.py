@@ -68,7 +68,9 @@ class Dataset:
 
     def update(self, changes: DatasetChanges) -> DatasetUpdated | None:
         """Change what may change in any state; None where nothing differs."""
-        return DatasetUpdated(**self.facts()) if apply(changes, self) else None
+        if not apply(changes, self):
+            return None
+        return DatasetUpdated(**self.facts())
 
     def roles_of(self, user_id: int, *, benchmark_owner_ids: Collection[int]) -> set[Role]:
         """What a person is to this dataset, given who owns the benchmarks that it asked to join."""

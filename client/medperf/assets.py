@@ -1,0 +1,97 @@
+"""Registered files (additional files, demo data): fetched by URL, named and checked by their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from medperf.errors import IntegrityError
+from medperf.files import locked, make_private_folder, write_atomically
+from medperf.identity import hash_folders
+
+# A second process waits for the first one's download; one that takes longer than this is not waited for.
+_WAIT_SECONDS = 3600.0
+_CONTENT = "content"
+
+# Given a URL and what takes the bytes, streams what is behind the URL.
+Download = Callable[[str, Callable[[bytes], object]], object]
+
+
+class Assets:
+    """The store of fetched files: `ROOT/sha256/HASH`, by content, so that a name is a promise."""
+
+    def __init__(self, root: Path, download: Download) -> None:
+        self._files = root / "sha256"
+        self._partial = root / "partial"
+        self._download = download
+
+    def fetch(self, url: str, sha256: str) -> Path:
+        """The file with this hash, downloaded where it is not there or is damaged.
+
+        Raises IntegrityError, and keeps nothing, where the URL gives another file.
+        """
+        file = self._files / sha256
+        for folder in (self._files, self._partial):
+            make_private_folder(folder)
+        with locked(self._partial / f"{sha256}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
+            if not file.exists() or _sha256(file) != sha256:
+                self._get(url, sha256, file)
+        return file
+
+    def _get(self, url: str, sha256: str, file: Path) -> None:
+        partial = self._partial / sha256
+        try:
+            found = self._stream(url, partial)
+            if found != sha256:
+                raise IntegrityError(
+                    f"{url} gave a file with the SHA-256 {found}, but {sha256} is registered.",
+                    hint="Do not use it. Tell the owner of the container or benchmark that the file was replaced.",
+                )
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _stream(self, url: str, partial: Path) -> str:
+        hasher = hashlib.sha256()
+        with partial.open("wb") as file:
+
+            def take(chunk: bytes) -> None:
+                hasher.update(chunk)
+                file.write(chunk)
+
+            self._download(url, take)
+            file.flush()
+            os.fsync(file.fileno())
+        return hasher.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def sealed(folder: Path, build: Callable[[Path], None]) -> Path:
+    """The folder that `build` fills, built once and kept in `folder` with the BLAKE3 of what is in it.
+
+    What is there from before is hashed again: a folder that somebody edited, or that was built by halves, is
+    built anew, so that it never runs under the registered hash.
+    """
+    content, seal = folder / _CONTENT, folder / "blake3"
+    make_private_folder(folder.parent)
+    with locked(folder.with_name(f"{folder.name}.lock"), what=str(folder), wait_seconds=_WAIT_SECONDS):
+        if not _is_intact(content, seal):
+            shutil.rmtree(folder, ignore_errors=True)
+            content.mkdir(mode=0o700, parents=True)
+            build(content)
+            write_atomically(seal, hash_folders({_CONTENT: content}).data_hash)
+    return content
+
+
+def _is_intact(content: Path, seal: Path) -> bool:
+    try:
+        return hash_folders({_CONTENT: content}).data_hash == seal.read_text()
+    except (OSError, IntegrityError):
+        return False

@@ -1,0 +1,237 @@
+"""`medperf association`: requests to take part in a benchmark, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from medperf.errors import UsageError
+
+from .listing import Column, choice, mine_option, print_list, print_thing, silent_yes_option, when
+from .prompts import confirm, yes_option
+from .session import Session, pass_session
+from .tables import json_option, printable
+
+if TYPE_CHECKING:
+    from medperf_contracts.associations import AssociationView
+
+    from medperf.api import Gateway
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STATES = ("PENDING", "APPROVED", "REJECTED", "WITHDRAWN")
+_UID = click.IntRange(min=1)
+
+
+@click.group()
+def association() -> None:
+    """Requests to take part in benchmarks, and decisions on them."""
+
+
+@association.command()
+@mine_option
+@click.option("--benchmark", type=_UID, metavar="UID", help="Only those with this benchmark.")
+@click.option("--dataset", type=_UID, metavar="UID", help="Only those of this dataset.")
+@click.option("--model", type=_UID, metavar="UID", help="Only those of this model.")
+@click.option("--state", type=choice(STATES), help="Only those in this state.")
+@json_option
+@silent_yes_option
+@pass_session
+def ls(
+    session: Session,
+    mine: bool,
+    benchmark: int | None,
+    dataset: int | None,
+    model: int | None,
+    state: str | None,
+    as_json_text: bool,
+) -> None:
+    """List associations: what you asked for, and what is yours to decide."""
+    from medperf_contracts.associations import AssociationView
+
+    columns = [
+        Column[AssociationView]("UID", lambda it: it.id),
+        Column[AssociationView]("Benchmark UID", lambda it: it.benchmark_id),
+        Column[AssociationView]("Benchmark", lambda it: it.benchmark_name),
+        Column[AssociationView]("Part", lambda it: it.part_kind),
+        Column[AssociationView]("Part UID", lambda it: it.part_id),
+        Column[AssociationView]("Name", lambda it: it.part_name),
+        Column[AssociationView]("State", lambda it: it.state),
+        Column[AssociationView]("Requested", lambda it: when(it.requested_at)),
+    ]
+    found = session.gateway.items(
+        "/associations",
+        AssociationView,
+        mine=mine or None,
+        benchmark=benchmark,
+        dataset=dataset,
+        model=model,
+        state=state,
+    )
+    print_list(
+        found,
+        columns,
+        as_json_text=as_json_text,
+        if_empty="There are no such associations. `medperf dataset associate` asks for one.",
+    )
+
+
+@association.command()
+@click.argument("association_uid", type=_UID)
+@json_option
+@silent_yes_option
+@pass_session
+def view(session: Session, association_uid: int, as_json_text: bool) -> None:
+    """Show an association whole, with what the compatibility test gave."""
+    from medperf_contracts.associations import AssociationView
+
+    print_thing(session, "association", association_uid, AssociationView, as_json_text=as_json_text)
+
+
+def _which(command: Callable[P, R]) -> Callable[P, R]:
+    """Add the ways to name one association: its UID, or the pair that it joins; and the reason."""
+    for option in (
+        click.option("--reason", default="", metavar="TEXT", help="Why; both sides see it."),
+        click.option("--model_uid", type=_UID, metavar="UID", help="The model of the pair."),
+        click.option("--data_uid", type=_UID, metavar="UID", help="The dataset of the pair: its server UID."),
+        click.option("--benchmark_uid", type=_UID, metavar="UID", help="The benchmark of the pair."),
+        click.argument("association_uid", type=_UID, required=False),
+    ):
+        command = option(command)
+    return command
+
+
+@association.command()
+@_which
+@silent_yes_option
+@pass_session
+def approve(
+    session: Session,
+    association_uid: int | None,
+    benchmark_uid: int | None,
+    data_uid: int | None,
+    model_uid: int | None,
+    reason: str,
+) -> None:
+    """Approve a request that the other side made."""
+    named = _named(association_uid, benchmark_uid, data_uid, model_uid)
+    asked = named.find(session.gateway, "PENDING")
+    click.echo(described(decide(session.gateway, asked, "approve", reason)))
+
+
+@association.command()
+@_which
+@silent_yes_option
+@pass_session
+def reject(
+    session: Session,
+    association_uid: int | None,
+    benchmark_uid: int | None,
+    data_uid: int | None,
+    model_uid: int | None,
+    reason: str,
+) -> None:
+    """Reject a request that the other side made. It may be made again, as a new one."""
+    named = _named(association_uid, benchmark_uid, data_uid, model_uid)
+    asked = named.find(session.gateway, "PENDING")
+    click.echo(described(decide(session.gateway, asked, "reject", reason)))
+
+
+@association.command()
+@_which
+@yes_option
+@pass_session
+def withdraw(
+    session: Session,
+    association_uid: int | None,
+    benchmark_uid: int | None,
+    data_uid: int | None,
+    model_uid: int | None,
+    reason: str,
+    yes: bool,
+) -> None:
+    """Withdraw from an association. Nothing more is due for it; accepted results stay."""
+    named = _named(association_uid, benchmark_uid, data_uid, model_uid)
+    asked = named.find(session.gateway, "PENDING", "APPROVED")
+    click.echo(described(asked))
+    confirm("Withdraw it?", yes=yes)
+    click.echo(described(decide(session.gateway, asked, "withdraw", reason)))
+
+
+def _named(
+    association_uid: int | None, benchmark_uid: int | None, data_uid: int | None, model_uid: int | None
+) -> Named:
+    """What a person named, before anything is asked of the server; UsageError unless it is one association."""
+    pair = (benchmark_uid, data_uid, model_uid)
+    is_pair = benchmark_uid is not None and (data_uid is None) != (model_uid is None)
+    is_uid = association_uid is not None and pair == (None, None, None)
+    if not is_uid and (not is_pair or association_uid is not None):
+        raise UsageError(
+            "Name one association: its UID, or --benchmark_uid with --data_uid or --model_uid.",
+            hint="`medperf association ls` shows them all.",
+        )
+    return Named(association_uid, benchmark_uid, data_uid, model_uid)
+
+
+@dataclass(frozen=True)
+class Named:
+    """One association, by its UID or by the pair that it joins."""
+
+    association_uid: int | None
+    benchmark_uid: int | None
+    data_uid: int | None
+    model_uid: int | None
+
+    def find(self, gateway: Gateway, *states: str) -> AssociationView:
+        """The association; of a pair, which may have several, the newest in one of `states`."""
+        from medperf_contracts.associations import AssociationView
+
+        if self.association_uid is not None:
+            name = f"association/{self.association_uid}"
+            return gateway.get(f"/associations/{self.association_uid}", AssociationView, seen=[name])
+        pair = list(
+            gateway.items(
+                "/associations",
+                AssociationView,
+                benchmark=self.benchmark_uid,
+                dataset=self.data_uid,
+                model=self.model_uid,
+            )
+        )
+        for candidate in reversed(pair):
+            if candidate.state in states:
+                return candidate
+        what = f"dataset {self.data_uid}" if self.data_uid else f"model {self.model_uid}"
+        if pair:
+            raise UsageError(
+                f"The association of {what} with benchmark {self.benchmark_uid} is {pair[-1].state}, not "
+                f"{' or '.join(states)}.",
+                hint=f"`medperf association view {pair[-1].id}` shows it.",
+            )
+        raise UsageError(
+            f"Nobody asked that {what} take part in benchmark {self.benchmark_uid}, as far as you may see.",
+            hint="`medperf association ls` shows what there is; `medperf auth status` shows who you are.",
+        )
+
+
+def decide(gateway: Gateway, asked: AssociationView, decision: str, reason: str) -> AssociationView:
+    """Approve, reject or withdraw; the association as it then is."""
+    from medperf_contracts.associations import AssociationDecision, AssociationView
+
+    from medperf.bodies import checked_input
+
+    with checked_input():
+        body = AssociationDecision(reason=reason)
+    return gateway.post(f"/associations/{asked.id}/{decision}", body, AssociationView)
+
+
+def described(asked: AssociationView) -> str:
+    """An association in one line."""
+    return printable(
+        f"Association {asked.id}: {asked.part_kind} {asked.part_id} ({asked.part_name}) with benchmark "
+        f"{asked.benchmark_id} ({asked.benchmark_name}) is {asked.state}."
+    )

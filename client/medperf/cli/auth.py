@@ -1,0 +1,77 @@
+"""`medperf login`, `logout` and `auth status`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from medperf.errors import UsageError
+
+from .prompts import has_terminal, yes_option
+from .session import Session, pass_session
+from .tables import json_option, print_view
+
+
+@click.command()
+@click.option("--username", metavar="NAME", help="Who you are; asked for when it is not given.")
+@click.option("--password_stdin", is_flag=True, help="Read the password from standard input, for automation.")
+@yes_option
+@pass_session
+def login(session: Session, username: str | None, password_stdin: bool, yes: bool) -> None:
+    """Log in to the server.
+
+    The tokens are kept in a file that only you can read, and renewed without asking.
+    """
+    if password_stdin and username is None:
+        raise UsageError("--password_stdin needs --username.", hint="Add --username NAME.")
+    if not password_stdin and not has_terminal():
+        raise UsageError(
+            "There is no terminal to ask for the password.",
+            hint="Run it in a terminal, or give --username and --password_stdin.",
+        )
+    gateway = session.gateway  # first: whoever types a password should know where it goes
+    name = username or click.prompt("Username", err=True)
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\n")
+    else:
+        password = click.prompt("Password", hide_input=True, err=True)
+    credentials = gateway.login(name, password)
+    click.echo(f"Logged in to {session.server} as {credentials.username}.")
+
+
+@click.command()
+@pass_session
+def logout(session: Session) -> None:
+    """Log out: the login ends on the server, and its tokens are removed here."""
+    from medperf.api import Gateway
+
+    # Without a look at the store: a login to one that is gone can be left as well.
+    with Gateway(session.home) as gateway:
+        was_logged_in = gateway.logout()
+    click.echo(
+        f"Logged out of {session.server}." if was_logged_in else f"You were not logged in to {session.server}."
+    )
+
+
+@click.group()
+def auth() -> None:
+    """Who is logged in."""
+
+
+@auth.command()
+@json_option
+@pass_session
+def status(session: Session, as_json_text: bool) -> None:
+    """Show who is logged in to which server, after asking the server."""
+    from medperf_contracts.accounts import UserView
+
+    user = session.gateway.get("/users/me", UserView)
+    shown = {
+        "server": session.server,
+        "username": user.username,
+        "user_id": user.id,
+        "is_admin": user.is_admin,
+        "local_folder": str(session.home.root),
+    }
+    print_view(shown, as_json_text=as_json_text)

@@ -1,0 +1,229 @@
+"""`medperf benchmark`: look at benchmarks, and run one on a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from .benchmark_views import ls, view
+from .dataset import DATA_UID_HELP
+from .listing import silent_yes_option
+from .session import Session, pass_session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medperf.containers import LocalContainer
+    from medperf.datasets import LocalDataset
+    from medperf.errors import ClientError
+
+    from .work import Work
+
+_HEADERS = ("model", "local result UID", "partial result", "from cache", "error")
+# The table has one line a model: the whole error stands above it.
+_ERROR_CHARACTERS = 60
+
+
+@click.group(no_args_is_help=True)
+def benchmark() -> None:
+    """Benchmarks: look at them, run them."""
+
+
+benchmark.add_command(ls)
+benchmark.add_command(view)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model: its result's name, or why there is none."""
+
+    model_id: int
+    name: str | None = None
+    is_partial: bool = False
+    from_cache: bool = False
+    error: ClientError | None = None
+
+    def row(self) -> tuple[object, ...]:
+        """Its line in the table."""
+        if self.error is not None:
+            return (self.model_id, "", "", "", _in_short(self.error))
+        return (self.model_id, self.name, self.is_partial, self.from_cache, "")
+
+
+@benchmark.command()
+@click.option(
+    "--benchmark", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
+)
+@click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
+@click.option(
+    "--ignore_model_errors",
+    is_flag=True,
+    help="Where a model fails after writing some predictions, compute a partial result from them.",
+)
+@silent_yes_option
+@pass_session
+def run(
+    session: Session,
+    benchmark_id: int,
+    data_uid: str,
+    ignore_model_errors: bool,
+) -> None:
+    """Run every model of a benchmark on a dataset. Nothing is sent."""
+    from medperf.datasets import alone_with, find_dataset
+
+    from .progress import Progress
+    from .work import Work, approved_association, benchmark_view, registered_id
+
+    chosen = find_dataset(session.home, data_uid)
+    with alone_with(session.home, chosen):
+        dataset_id = registered_id(chosen)
+        association = approved_association(session.gateway, benchmark_id, dataset_id)
+        due = _due(session, benchmark_id, dataset_id, association.id)
+        work = Work.begin(session, Progress(len(due)))
+        metrics_id = benchmark_view(work.gateway, benchmark_id).metrics_id
+        outcomes = _run_all(work, chosen, benchmark_id, due, metrics_id, ignore_model_errors=ignore_model_errors)
+    report(outcomes)
+
+
+def _due(session: Session, benchmark_id: int, dataset_id: int, association_id: int) -> list[int]:
+    """The IDs of the benchmark's models, the reference model first."""
+    from medperf_contracts.results import DueView
+
+    from medperf.errors import NotApproved
+
+    seen = [f"benchmark/{benchmark_id}", f"dataset/{dataset_id}", f"association/{association_id}"]
+    items = session.gateway.items("/due", DueView, seen=seen, benchmark=benchmark_id, dataset=dataset_id)
+    due = [item.model_id for item in sorted(items, key=lambda item: (not item.is_reference_model, item.model_id))]
+    if not due:
+        raise NotApproved(
+            f"No result of dataset {dataset_id} is wanted in benchmark {benchmark_id} any more.",
+            hint="Look at `medperf association ls` and `medperf benchmark view`: an approval or a validity ended.",
+        )
+    return due
+
+
+def _run_all(
+    work: Work,
+    dataset: LocalDataset,
+    benchmark_id: int,
+    model_ids: Sequence[int],
+    metrics_id: int,
+    *,
+    ignore_model_errors: bool,
+) -> list[Outcome]:
+    """Bring every container here, then run model after model; one that fails does not stop the others."""
+    from medperf.manifest import Role
+
+    metrics = work.container(metrics_id, Role.METRICS)
+    models = {model_id: _fetched(work, model_id) for model_id in model_ids}
+    outcomes = []
+    for model_id, model in models.items():
+        if isinstance(model, Outcome):
+            with work.progress.step(f"model {model_id}"):
+                work.progress.line("cannot be run, as said above")
+            outcomes.append(model)
+        else:
+            outcome = _run_one(
+                work, dataset, benchmark_id, model, metrics, ignore_model_errors=ignore_model_errors
+            )
+            outcomes.append(outcome)
+    if all(outcome.from_cache for outcome in outcomes):
+        # Nothing ran, so nothing else would notice that the prepared data is no longer what these came from.
+        dataset.verify()
+    return outcomes
+
+
+def _fetched(work: Work, model_id: int) -> LocalContainer | Outcome:
+    from medperf.errors import BadManifest, IntegrityError, Refused, UsageError
+    from medperf.manifest import Role
+
+    try:
+        return work.container(model_id, Role.MODEL)
+    except (BadManifest, IntegrityError, Refused, UsageError) as error:
+        _tell(model_id, error)
+        return Outcome(model_id, error=error)
+
+
+def _run_one(
+    work: Work,
+    dataset: LocalDataset,
+    benchmark_id: int,
+    model: LocalContainer,
+    metrics: LocalContainer,
+    *,
+    ignore_model_errors: bool,
+) -> Outcome:
+    from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable
+    from medperf.evaluation import evaluate
+    from medperf.results import name_result
+
+    from .work import registered_id
+
+    try:
+        with work.progress.step(f"model {model.id} · {model.name}"):
+            evaluated = evaluate(
+                work.runner,
+                dataset,
+                model,
+                metrics,
+                purpose="benchmark run",
+                on_step=work.progress.line,
+                ignore_model_errors=ignore_model_errors,
+            )
+            if evaluated.from_cache:
+                work.progress.line("was run before: its result is taken from the local cache")
+    except (BadManifest, ContainerFailed, EngineUnavailable) as error:
+        _tell(model.id, error)
+        return Outcome(model.id, error=error)
+    evaluation = evaluated.evaluation
+    named = name_result(
+        work.session.home,
+        evaluation,
+        benchmark_id=benchmark_id,
+        model_id=model.id,
+        dataset_id=registered_id(dataset),
+    )
+    return Outcome(model.id, named.name, evaluation.is_partial, evaluated.from_cache)
+
+
+def report(outcomes: Sequence[Outcome]) -> None:
+    """Print the table and the counts; PartlyDone where some models failed, the first's error where all did."""
+    from medperf.errors import PartlyDone
+
+    from .tables import print_table
+
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+    skipped = [outcome for outcome in outcomes if outcome.from_cache]
+    ran = [outcome for outcome in outcomes if outcome.error is None and not outcome.from_cache]
+    print_table([outcome.row() for outcome in outcomes], _HEADERS)
+    click.echo(f"Total number of models: {len(outcomes)}")
+    click.echo(f"        {len(skipped)} were skipped (already executed), of which {_partial(skipped)}")
+    click.echo(f"        {len(failed)} failed")
+    click.echo(f"        {len(ran)} ran successfully, of which {_partial(ran)}")
+    click.echo()
+    if not failed:
+        click.echo("✅ Done!")
+    elif len(failed) < len(outcomes):
+        raise PartlyDone(
+            f"{len(failed)} of {len(outcomes)} models failed; the results of the others are kept.",
+            hint="What each failure was stands above the table. The same command runs only what is missing.",
+        )
+    else:
+        raise failed[0]
+
+
+def _partial(outcomes: Sequence[Outcome]) -> str:
+    return f"{sum(outcome.is_partial for outcome in outcomes)} have partial results"
+
+
+def _tell(model_id: int, error: ClientError) -> None:
+    from .tables import printable
+
+    click.echo(printable(f"Model {model_id}: {error}\nWhat to do: {error.hint}"), err=True)
+
+
+def _in_short(error: ClientError) -> str:
+    line = str(error).splitlines()[0]
+    return line if len(line) <= _ERROR_CHARACTERS else line[: _ERROR_CHARACTERS - 1] + "…"

@@ -1,0 +1,226 @@
+"""`medperf dataset`: prepare data, register its metadata, ask to take part in a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .dataset_views import ls, view
+from .listing import silent_yes_option
+from .prompts import confirm, show_before_sending, yes_option
+from .session import Session, pass_session
+
+if TYPE_CHECKING:
+    from medperf_contracts.associations import AssociationView, NewAssociation
+    from medperf_contracts.registry import BenchmarkView
+
+    from medperf.datasets import LocalDataset
+    from medperf.evaluation import Evaluation
+
+    from .work import Work
+
+DATA_UID_HELP = (
+    "The dataset: its server UID, or the beginning of its generated UID. A number of at most nine digits that is"
+    " the server UID of a dataset on this machine means that one."
+)
+
+
+@click.group(no_args_is_help=True)
+def dataset() -> None:
+    """Datasets: prepare, submit, associate."""
+
+
+dataset.add_command(ls)
+dataset.add_command(view)
+
+
+@dataset.command()
+@click.option("--name", required=True, help="A name for the dataset, at most 128 characters.")
+@click.option("--description", default="", help="What it is.")
+@click.option("--location", default="", help="Where the data is.")
+@click.option(
+    "--data_path", required=True, type=click.Path(path_type=Path), help="The folder with the raw data; only read."
+)
+@click.option("--labels_path", required=True, type=click.Path(path_type=Path), help="The folder with the labels.")
+@click.option(
+    "--benchmark", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
+)
+@silent_yes_option
+@pass_session
+def create(
+    session: Session,
+    name: str,
+    description: str,
+    location: str,
+    data_path: Path,
+    labels_path: Path,
+    benchmark_id: int,
+) -> None:
+    """Prepare data with a benchmark's preparation container. Nothing is sent."""
+    from medperf.datasets import Description, prepare
+    from medperf.manifest import Role
+
+    from .progress import Progress
+    from .work import Work, benchmark_view
+
+    progress = Progress(4)
+    work = Work.begin(session, progress)
+    benchmark = benchmark_view(work.gateway, benchmark_id)
+    container = work.container(benchmark.preparation_id, Role.PREPARATION)
+    click.echo(f"Preparing with container {container.id} ({container.name})", err=True)
+    made = prepare(
+        work.runner,
+        container,
+        data_path=data_path,
+        labels_path=labels_path,
+        about=Description(name, description, location),
+        step=progress.step,
+    )
+    click.echo(f"Generated UID: {made.generated_uid}")
+    if made.server_id is not None:
+        click.echo(f"This data is on the server already, as dataset {made.server_id} ({made.name}).")
+        return
+    click.echo(f"Next, submit its metadata: medperf dataset submit --data_uid {made.generated_uid[:8]}")
+
+
+@dataset.command()
+@click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
+@yes_option
+@pass_session
+def submit(session: Session, data_uid: str, yes: bool) -> None:
+    """Register a prepared dataset's metadata: it is printed, you are asked, it is sent. The data stays."""
+    from medperf_contracts.registry import DatasetView
+
+    from medperf.datasets import alone_with, find_dataset
+
+    gateway = session.gateway
+    chosen = find_dataset(session.home, data_uid)
+    with alone_with(session.home, chosen):
+        chosen = find_dataset(session.home, chosen.generated_uid)
+        if chosen.server_id is not None:
+            click.echo(f"It is on the server already. Server UID: {chosen.server_id}")
+            return
+        chosen.verify()
+        body = chosen.body()
+        show_before_sending(f"This is all that will be sent to {session.server}:", body)
+        confirm("Register this dataset?", yes=yes)
+        registered = gateway.post("/datasets", body, DatasetView, seen=[f"container/{chosen.preparation.id}"])
+        chosen.linked_to(registered.id)
+        click.echo(f"Registered as {registered.state.value}. Server UID: {registered.id}")
+        if registered.name != chosen.name:
+            click.echo(f"You had registered the same data before, as {registered.name!r}: that one stands.")
+
+
+@dataset.command()
+@click.option(
+    "--benchmark_uid", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
+)
+@click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
+@yes_option
+@pass_session
+def associate(session: Session, benchmark_id: int, data_uid: str, yes: bool) -> None:
+    """Ask to take part in a benchmark, after its reference model has run on the data."""
+    from medperf_contracts.associations import AssociationState, AssociationView
+
+    from medperf.datasets import alone_with, find_dataset
+    from medperf.errors import Refused
+
+    from .progress import Progress
+    from .work import (
+        Work,
+        benchmark_view,
+        check_open,
+        check_prepared_for,
+        existing_id,
+        latest_association,
+        registered_id,
+    )
+
+    work = Work.begin(session, Progress(1))
+    chosen = find_dataset(session.home, data_uid)
+    with alone_with(session.home, chosen):
+        dataset_id = registered_id(chosen)
+        existing = latest_association(work.gateway, benchmark_id, dataset_id)
+        if existing is not None and existing.state in (AssociationState.PENDING, AssociationState.APPROVED):
+            click.echo("It was asked for already.")
+            _show(existing)
+            return
+        benchmark = benchmark_view(work.gateway, benchmark_id)
+        check_open(benchmark)
+        check_prepared_for(work.gateway, chosen, benchmark)
+        evaluation = _compatibility_test(work, chosen, benchmark)
+        chosen.verify()
+        body = _request(benchmark_id, dataset_id, evaluation)
+        show_before_sending(f"This request will be sent to {session.server}:", body)
+        confirm(f"Ask to take part in benchmark {benchmark_id} ({benchmark.name})?", yes=yes)
+        seen = [f"benchmark/{benchmark_id}", f"dataset/{dataset_id}"]
+        try:
+            asked = work.gateway.post("/associations", body, AssociationView, seen=seen)
+        except Refused as refused:
+            # Asked for from elsewhere while the reference model ran.
+            there = existing_id(refused, "association")
+            if there is None:
+                raise
+            asked = work.gateway.get(f"/associations/{there}", AssociationView, seen=[f"association/{there}"])
+        _show(asked)
+
+
+def _compatibility_test(work: Work, dataset: LocalDataset, benchmark: BenchmarkView) -> Evaluation:
+    """Run the benchmark's reference model and metrics on the data, and keep the result under its name."""
+    from medperf.evaluation import evaluate
+    from medperf.manifest import Role
+    from medperf.results import name_result
+
+    from .work import registered_id
+
+    model = work.container(benchmark.reference_model_id, Role.MODEL)
+    metrics = work.container(benchmark.metrics_id, Role.METRICS)
+    with work.progress.step(f"reference model {model.id} · {model.name}"):
+        evaluated = evaluate(
+            work.runner,
+            dataset,
+            model,
+            metrics,
+            purpose="dataset associate",
+            on_step=work.progress.line,
+        )
+        if evaluated.from_cache:
+            work.progress.line("was run before: its result is taken from the local cache")
+    name_result(
+        work.session.home,
+        evaluated.evaluation,
+        benchmark_id=benchmark.id,
+        model_id=model.id,
+        dataset_id=registered_id(dataset),
+    )
+    return evaluated.evaluation
+
+
+def _request(benchmark_id: int, dataset_id: int, evaluation: Evaluation) -> NewAssociation:
+    """The request with its execution summary: metrics and times, and nothing that a container printed."""
+    from medperf_contracts.associations import NewAssociation
+
+    seconds = (evaluation.finished_at - evaluation.started_at).total_seconds()
+    return NewAssociation(
+        benchmark_id=benchmark_id,
+        dataset_id=dataset_id,
+        summary={
+            "metrics": evaluation.metrics,
+            "started_at": evaluation.started_at.isoformat(timespec="seconds"),
+            "finished_at": evaluation.finished_at.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 1),
+        },
+    )
+
+
+def _show(association: AssociationView) -> None:
+    from medperf_contracts.associations import AssociationState
+
+    click.echo(f"Association {association.id} is {association.state.value}.")
+    if association.state is AssociationState.PENDING:
+        click.echo("The benchmark's owner decides; see it with: medperf association ls")
+    else:
+        pair = f"--benchmark {association.benchmark_id} --data_uid {association.part_id}"
+        click.echo(f"Next, run the benchmark: medperf benchmark run {pair}")

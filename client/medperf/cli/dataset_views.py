@@ -1,0 +1,100 @@
+"""`medperf dataset ls` and `view`: what the server has, and with `--local` what is on this machine."""
+
+from __future__ import annotations
+
+import click
+
+from .container import STATES
+from .listing import (
+    Column,
+    choice,
+    local_option,
+    mine_option,
+    owner_filter,
+    print_list,
+    print_thing,
+    silent_yes_option,
+    when,
+)
+from .session import Session, pass_session
+from .tables import json_option, print_view
+
+# As long as a UID's beginning is for the eye; `--json` and `view` give it whole.
+_UID_DIGITS_SHOWN = 12
+# Server UIDs stay far below this for as long as anybody types them; a generated UID has 40 digits.
+_SERVER_UID_DIGITS = 9
+
+
+@click.command()
+@mine_option
+@local_option
+@click.option("--benchmark", type=click.IntRange(min=1), metavar="UID", help="Only those that asked to join it.")
+@click.option("--state", type=choice(STATES), help="Only those in this state.")
+@json_option
+@silent_yes_option
+@pass_session
+def ls(
+    session: Session, mine: bool, local: bool, benchmark: int | None, state: str | None, as_json_text: bool
+) -> None:
+    """List datasets: those that you may see on the server, or those prepared on this machine."""
+    if local:
+        _ls_local(session, as_json_text=as_json_text)
+        return
+    from medperf_contracts.registry import DatasetView
+
+    columns = [
+        Column[DatasetView]("UID", lambda it: it.id),
+        Column[DatasetView]("Name", lambda it: it.name),
+        Column[DatasetView]("Owner", lambda it: it.owner_name),
+        Column[DatasetView]("State", lambda it: it.state),
+        Column[DatasetView]("Location", lambda it: it.location),
+        Column[DatasetView]("Generated UID", lambda it: f"{it.generated_uid[:_UID_DIGITS_SHOWN]}…"),
+        Column[DatasetView]("Valid", lambda it: it.is_valid),
+    ]
+    found = session.gateway.items(
+        "/datasets", DatasetView, owner=owner_filter(mine), benchmark=benchmark, state=state
+    )
+    print_list(
+        found,
+        columns,
+        as_json_text=as_json_text,
+        if_empty="There are no such datasets on the server. `medperf dataset submit` registers one.",
+    )
+
+
+def _ls_local(session: Session, *, as_json_text: bool) -> None:
+    from medperf.datasets import LocalDataset, local_datasets
+
+    columns = [
+        Column[LocalDataset]("Generated UID", lambda it: it.generated_uid),
+        Column[LocalDataset]("Name", lambda it: it.name),
+        Column[LocalDataset]("Server UID", lambda it: it.server_id),
+        Column[LocalDataset]("Prepared by", lambda it: f"container {it.preparation.id} · {it.preparation.name}"),
+        Column[LocalDataset]("Prepared", lambda it: when(it.created_at)),
+    ]
+    print_list(
+        local_datasets(session.home),
+        columns,
+        as_json_text=as_json_text,
+        if_empty="There are no datasets on this machine. `medperf dataset create` prepares one.",
+    )
+
+
+@click.command()
+@click.argument("dataset_uid")
+@json_option
+@silent_yes_option
+@pass_session
+def view(session: Session, dataset_uid: str, as_json_text: bool) -> None:
+    """Show a dataset whole.
+
+    A server UID shows what the server has; a generated UID, or its beginning, what is on this machine.
+    """
+    if dataset_uid.isascii() and dataset_uid.isdecimal() and len(dataset_uid) <= _SERVER_UID_DIGITS:
+        from medperf_contracts.registry import DatasetView
+
+        print_thing(session, "dataset", int(dataset_uid), DatasetView, as_json_text=as_json_text)
+        return
+    from medperf.datasets import find_dataset
+
+    print_view(find_dataset(session.home, dataset_uid), as_json_text=as_json_text)

@@ -1,0 +1,96 @@
+"""The `medperf` command: finds the subcommand, and turns an expected failure into a message and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+
+import click
+
+from medperf.errors import ClientError, StorageFailed
+
+from .lazy import LazyGroup
+from .session import Session, server_option
+
+COMMANDS = {
+    "association": ("medperf.cli.association:association", "Requests to take part in benchmarks, and decisions."),
+    "auth": ("medperf.cli.auth:auth", "Who is logged in."),
+    "benchmark": ("medperf.cli.benchmark:benchmark", "Benchmarks: look at them, run them."),
+    "container": ("medperf.cli.container:container", "Containers: preparations, models, metrics."),
+    "dataset": ("medperf.cli.dataset:dataset", "Datasets: prepare, submit, associate."),
+    "login": ("medperf.cli.auth:login", "Log in to the server."),
+    "logout": ("medperf.cli.auth:logout", "Log out of the server."),
+    "notifications": ("medperf.cli.notifications:notifications", "What happened that concerns you."),
+    "result": ("medperf.cli.result:result", "Results: look at them, submit them."),
+    "tutorial": ("medperf.cli.tutorial:tutorial", "The tutorial's files, and its committee."),
+}
+
+INTERRUPTED_EXIT_CODE = 130
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_at=COMMANDS,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        # Options accept `_` and `-` alike.
+        "token_normalize_func": lambda token: token.replace("-", "_"),
+    },
+)
+@click.version_option(package_name="medperf", message="medperf %(version)s")
+@server_option
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Run medical AI benchmarks on your own data. The data stays; you submit the scores."""
+    context.ensure_object(Session)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 when all that was asked was done, else the failure's own code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. What is not an expected failure is a bug, and is raised."""
+    try:
+        outcome = cli.main(arguments, prog_name="medperf", standalone_mode=False)
+    except ClientError as error:
+        return _report(error)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted: what was done is kept, and the same command goes on from there.", err=True)
+        return INTERRUPTED_EXIT_CODE
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRNOS:
+            _ask_for_report()
+            raise
+        return _report(_storage_failed(error))
+    except Exception:
+        _ask_for_report()
+        raise
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _report(error: ClientError) -> int:
+    from .tables import printable
+
+    click.echo(f"Error: {printable(str(error))}", err=True)
+    click.echo(f"What to do: {printable(error.hint)}", err=True)
+    return error.exit_code
+
+
+def _storage_failed(error: OSError) -> StorageFailed:
+    place = f" ({error.filename})" if error.filename else ""
+    return StorageFailed(
+        f"A local file could not be written{place}: {error.strerror}.",
+        hint="Make space, or point MEDPERF_HOME and TMPDIR to a disk that has some, then run the command again.",
+    )
+
+
+def _ask_for_report() -> None:
+    click.echo("A fault in medperf itself, not in what you typed. Please report the lines that follow.", err=True)

@@ -1,0 +1,163 @@
+"""`medperf result`: look at results, and submit them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+from .listing import silent_yes_option
+from .prompts import confirm, show_before_sending, yes_option
+from .result_views import ls
+from .session import Session, pass_session
+from .tables import json_option, print_view
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medperf.errors import ClientError
+    from medperf.results import LocalResult
+
+    Failure = tuple[LocalResult, ClientError]
+
+
+@click.group(no_args_is_help=True)
+def result() -> None:
+    """Results: look at them, submit them."""
+
+
+result.add_command(ls)
+
+
+@result.command()
+@click.argument("result_uid")
+@json_option
+@silent_yes_option
+@pass_session
+def view(session: Session, result_uid: str, as_json_text: bool) -> None:
+    """Show a result whole: a local one, such as b1m4d1, or by its number what the server has accepted."""
+    from medperf.results import find_result
+
+    if result_uid.isascii() and result_uid.isdecimal():
+        from medperf_contracts.results import ResultView
+
+        from .listing import print_thing
+
+        print_thing(session, "result", int(result_uid), ResultView, as_json_text=as_json_text)
+        return
+    print_view(find_result(session.home, result_uid).model_dump(mode="json"), as_json_text=as_json_text)
+
+
+@result.command()
+@click.option(
+    "--result", "-r", "names", multiple=True, help="The local result UID, such as b1m4d1; may be repeated."
+)
+@click.option("--all", "every", is_flag=True, help="Every result not yet sent.")
+@yes_option
+@pass_session
+def submit(session: Session, names: tuple[str, ...], every: bool, yes: bool) -> None:
+    """Submit results: what will be sent is printed, you are asked, it is sent. An accepted result is final."""
+    from medperf.errors import Refused, UsageError
+    from medperf.results import find_result, local_results
+
+    if bool(names) == every:
+        raise UsageError(
+            "Say which results to submit.", hint="Give --result UID (`medperf result ls --local`), or --all."
+        )
+    if every:
+        chosen = local_results(session.home)
+    else:
+        chosen = [find_result(session.home, name) for name in dict.fromkeys(names)]
+    waiting = [one for one in chosen if one.submitted_id is None]
+    for one in chosen:
+        if one.submitted_id is not None and not every:
+            click.echo(f"{one.name} is on the server already, as result {one.submitted_id}.")
+    if not waiting:
+        click.echo("Nothing is left to send.")
+        return
+    with ExitStack() as alone:
+        ready, failures = _ready(session, waiting, alone)
+        if ready:
+            for one, _ in ready:
+                show_before_sending(f"{one.name}: this is all that will be sent to {session.server}:", one.body())
+            confirm(f"Submit {', '.join(one.name for one, _ in ready)}? It cannot be changed afterwards.", yes=yes)
+        for one, seen in ready:
+            try:
+                click.echo(_send(session, one, seen))
+            except Refused as error:
+                failures.append((one, error))
+    _report(failures, sent=len(waiting) - len(failures))
+
+
+def _ready(
+    session: Session, waiting: Sequence[LocalResult], alone: ExitStack
+) -> tuple[list[tuple[LocalResult, list[str]]], list[Failure]]:
+    """The results that can be sent, each with what its request builds on; and why others cannot.
+
+    Each one's prepared data is hashed again, once a dataset, and kept from other commands until `alone` is left.
+    """
+    from medperf.datasets import LocalDataset, alone_with, find_dataset
+    from medperf.errors import Busy, IntegrityError, NotApproved, UsageError
+
+    from .work import approved_association
+
+    ready = []
+    failures: list[Failure] = []
+    verified: dict[int, LocalDataset] = {}
+    for one in waiting:
+        try:
+            if one.dataset_id not in verified:
+                dataset = find_dataset(session.home, str(one.dataset_id))
+                alone.enter_context(alone_with(session.home, dataset))
+                dataset.verify()
+                verified[one.dataset_id] = dataset
+            association = approved_association(session.gateway, one.benchmark_id, one.dataset_id)
+        except (Busy, IntegrityError, NotApproved, UsageError) as error:
+            failures.append((one, error))
+            continue
+        kinds = {"benchmark": one.benchmark_id, "dataset": one.dataset_id, "container": one.model_id}
+        ready.append((one, [f"association/{association.id}", *(f"{kind}/{uid}" for kind, uid in kinds.items())]))
+    return ready, failures
+
+
+def _send(session: Session, one: LocalResult, seen: list[str]) -> str:
+    """Send a result and write down under which ID the server has it; what to tell the person."""
+    from medperf_contracts.results import ResultView
+
+    from medperf.errors import Refused
+    from medperf.results import record_submission
+
+    from .work import existing_id
+
+    try:
+        accepted = session.gateway.post("/results", one.body(), ResultView, seen=seen)
+    except Refused as refused:
+        there = existing_id(refused, "result")
+        if there is None:
+            raise
+        record_submission(session.home, one, there)
+        return f"{one.name} was accepted before, as result {there}: that one stands."
+    record_submission(session.home, one, accepted.id)
+    return f"{one.name} is accepted. Server UID: {accepted.id}"
+
+
+def _report(failures: Sequence[Failure], *, sent: int) -> None:
+    """Return if all was sent; PartlyDone where some was, the first failure's own error where nothing was."""
+    from medperf.errors import PartlyDone
+
+    from .tables import printable
+
+    if not failures:
+        click.echo("✅ Done!")
+        return
+    if len(failures) == 1 and not sent:
+        raise failures[0][1]
+    for one, error in failures:
+        click.echo(printable(f"{one.name} was not sent: {error}\nWhat to do: {error.hint}"), err=True)
+    if not sent:
+        raise failures[0][1]
+    raise PartlyDone(
+        f"{len(failures)} of {sent + len(failures)} results were not sent.",
+        hint="Why stands above. `medperf result submit --all` sends what is left.",
+    )

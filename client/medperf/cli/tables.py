@@ -1,0 +1,93 @@
+"""What is printed: tables, YAML, JSON; never a character that paints the terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Control characters, and those that turn the direction of text round.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Text with each control character but a newline written as its escape, such as `\\x1b`."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def print_table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, if_empty: str = "") -> None:
+    """Print rows under their headers: whole numbers to the right, all else to the left.
+
+    Without rows, `if_empty` is printed in the table's place, if it is given.
+    """
+    from tabulate import tabulate
+
+    cells = [list(row) for row in rows]
+    if not cells and if_empty:
+        click.echo(if_empty)
+        return
+    columns = list(zip(*cells, strict=True)) if cells else [() for _ in headers]
+    table = tabulate(
+        [[_cell(value) for value in row] for row in cells],
+        list(headers),
+        tablefmt="simple",
+        # Else a name such as 1e5 would be shown as a number.
+        disable_numparse=True,
+        colalign=["right" if _are_numbers(column) else "left" for column in columns] if cells else None,
+    )
+    click.echo(table)
+
+
+def as_yaml(thing: Any) -> str:
+    """A body, a view or a plain value as YAML, keys in their own order, printable."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Writes a text of several lines as a block, as a person would."""
+
+    def lines(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+    Dumper.add_representer(str, lines)
+    text: str = yaml.dump(plain(thing), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return printable(text)
+
+
+def as_json(thing: Any) -> str:
+    """A view or a plain value as JSON, in ASCII, so that nothing in it paints a terminal."""
+    return json.dumps(plain(thing), indent=2)
+
+
+def print_view(view: BaseModel | Mapping[str, object], *, as_json_text: bool) -> None:
+    """Print one thing: YAML for people, JSON for programs."""
+    click.echo(as_json(view) if as_json_text else as_yaml(view), nl=as_json_text)
+
+
+def json_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Add `--json`, given to the command as `as_json_text`."""
+    return click.option("--json", "as_json_text", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def plain(thing: Any) -> Any:
+    """A body or view as dictionaries, lists and plain values; anything else as it is."""
+    return thing.model_dump(mode="json") if hasattr(thing, "model_dump") else thing
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else printable(str(value)).replace("\n", " ")
+
+
+def _are_numbers(column: Sequence[object]) -> bool:
+    numbers = [value for value in column if value is not None]
+    return bool(numbers) and all(isinstance(value, int) and not isinstance(value, bool) for value in numbers)

@@ -1,0 +1,162 @@
+"""What commands that run containers work with, and what they ask the server first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from medperf.errors import NotApproved, Refused, UsageError
+
+if TYPE_CHECKING:
+    from medperf_contracts.associations import AssociationView
+    from medperf_contracts.registry import BenchmarkView
+
+    from medperf.api import Gateway
+    from medperf.containers import LocalContainer
+    from medperf.datasets import LocalDataset
+    from medperf.manifest import Role
+    from medperf.tasks import Runner
+
+    from .progress import Progress
+    from .session import Session
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command's runner and gateway; containers are brought here as they are needed."""
+
+    session: Session
+    gateway: Gateway
+    runner: Runner
+    progress: Progress
+
+    @classmethod
+    def begin(cls, session: Session, progress: Progress) -> Work:
+        """Make ready to run containers, and first end what earlier commands that died left behind."""
+        from medperf.engines.sandbox import SandboxEngine
+        from medperf.journal import Journal
+        from medperf.tasks import Runner, end_left_over
+
+        gateway = session.gateway
+        journal = Journal(session.home.journal)
+        engine = SandboxEngine(session.home.environments)
+        for run in end_left_over(session.home, journal, engine):
+            click.echo(
+                f"An earlier command ({run.purpose}) ended in the middle of {run.task} of {run.container_name};"
+                " what it left is removed.",
+                err=True,
+            )
+        return cls(session, gateway, Runner(session.home, journal, engine, progress.line), progress)
+
+    def container(self, container_id: int, role: Role) -> LocalContainer:
+        """A registered container, checked and ready to run in this role."""
+        from medperf_contracts.registry import ContainerView
+
+        from medperf.assets import Assets
+        from medperf.containers import fetch_container
+
+        view = self.gateway.get(f"/containers/{container_id}", ContainerView, seen=[f"container/{container_id}"])
+        assets = Assets(
+            self.session.home.assets,
+            lambda url, sink: self.gateway.download(
+                url, sink, on_progress=lambda _done, _total: self.progress.tick()
+            ),
+        )
+        return fetch_container(view, role=role, home=self.session.home, assets=assets)
+
+
+def benchmark_view(gateway: Gateway, benchmark_id: int) -> BenchmarkView:
+    """A registered benchmark."""
+    from medperf_contracts.registry import BenchmarkView
+
+    return gateway.get(f"/benchmarks/{benchmark_id}", BenchmarkView, seen=[f"benchmark/{benchmark_id}"])
+
+
+def check_open(benchmark: BenchmarkView) -> None:
+    """Raise NotApproved unless datasets may ask to take part in this benchmark."""
+    from medperf_contracts.values import Decision, State
+
+    if benchmark.state is not State.OPERATION:
+        why = "is still in development"
+    elif benchmark.approval is not Decision.APPROVED:
+        why = f"is not approved (its approval is {benchmark.approval.value})"
+    elif not benchmark.is_valid:
+        why = "is marked as not valid"
+    else:
+        return
+    raise NotApproved(
+        f"Benchmark {benchmark.id} ({benchmark.name}) {why}.",
+        hint=f"Ask its owner, {benchmark.owner_name}; `medperf benchmark ls` shows those that are open.",
+    )
+
+
+def check_prepared_for(gateway: Gateway, dataset: LocalDataset, benchmark: BenchmarkView) -> None:
+    """Raise UsageError unless the benchmark's own preparation container, by hash, made the dataset."""
+    from medperf_contracts.registry import ContainerView
+
+    if dataset.preparation.id == benchmark.preparation_id:
+        return
+    path = f"/containers/{benchmark.preparation_id}"
+    preparation = gateway.get(path, ContainerView, seen=[f"container/{benchmark.preparation_id}"])
+    if preparation.hash != dataset.preparation.hash:
+        raise UsageError(
+            f"Dataset {dataset.generated_uid} was prepared by container {dataset.preparation.id}"
+            f" ({dataset.preparation.name}), but benchmark {benchmark.id} needs container {preparation.id}"
+            f" ({preparation.name}).",
+            hint=f"Prepare the data again with `medperf dataset create --benchmark {benchmark.id}`.",
+        )
+
+
+def registered_id(dataset: LocalDataset) -> int:
+    """The dataset's server UID; UsageError if it was not submitted."""
+    if dataset.server_id is None:
+        raise UsageError(
+            f"Dataset {dataset.generated_uid} is not on the server yet.",
+            hint=f"Submit it first: medperf dataset submit --data_uid {dataset.generated_uid[:8]}",
+        )
+    return dataset.server_id
+
+
+def latest_association(gateway: Gateway, benchmark_id: int, dataset_id: int) -> AssociationView | None:
+    """The live association of a dataset with a benchmark, else the last one that ended, else None."""
+    from medperf_contracts.associations import AssociationState, AssociationView
+
+    seen = [f"benchmark/{benchmark_id}", f"dataset/{dataset_id}"]
+    found = list(
+        gateway.items("/associations", AssociationView, seen=seen, benchmark=benchmark_id, dataset=dataset_id)
+    )
+    live = [one for one in found if one.state in (AssociationState.PENDING, AssociationState.APPROVED)]
+    return max(live or found, key=lambda one: one.id, default=None)
+
+
+def approved_association(gateway: Gateway, benchmark_id: int, dataset_id: int) -> AssociationView:
+    """The dataset's approved association with the benchmark; NotApproved says its state and what to do."""
+    from medperf_contracts.associations import AssociationState
+
+    association = latest_association(gateway, benchmark_id, dataset_id)
+    pair = f"--benchmark_uid {benchmark_id} --data_uid {dataset_id}"
+    if association is None:
+        raise NotApproved(
+            f"Dataset {dataset_id} has not asked to take part in benchmark {benchmark_id}.",
+            hint=f"Ask: medperf dataset associate {pair}",
+        )
+    if association.state is AssociationState.APPROVED:
+        return association
+    reason = f" The reason given: {association.reason}" if association.reason else ""
+    if association.state is AssociationState.PENDING:
+        hint = "Wait for the benchmark's owner to decide; `medperf association ls` shows when it is APPROVED."
+    else:
+        hint = f"Settle it with the benchmark's owner, then ask again: medperf dataset associate {pair}"
+    raise NotApproved(
+        f"The association of dataset {dataset_id} with benchmark {benchmark_id} is {association.state.value}, not"
+        f" APPROVED.{reason}",
+        hint=hint,
+    )
+
+
+def existing_id(refused: Refused, kind: str) -> int | None:
+    """The ID of the thing of this kind that the server says is there already."""
+    named, _, thing_id = (refused.existing or "").partition("/")
+    return int(thing_id) if named == kind and thing_id.isdecimal() else None

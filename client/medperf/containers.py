@@ -1,0 +1,95 @@
+"""A registered container on this machine: checked against its hashes and laid out to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medperf_contracts.hashing import container_hash, text_hash
+from medperf_contracts.registry import ContainerView
+
+from medperf import archives
+from medperf.assets import Assets, sealed
+from medperf.errors import IntegrityError, UsageError
+from medperf.home import Home
+from medperf.manifest import Manifest, Role, parse_mlcube, require_tasks
+
+_ADDITIONAL_FILES = "additional_files"
+
+
+@dataclass(frozen=True)
+class LocalContainer:
+    """A container whose parts are here and are those that are registered; `hash` says what it does."""
+
+    id: int
+    name: str
+    hash: str
+    manifest: Manifest
+    workspace: Path
+
+    @property
+    def code(self) -> Path | None:
+        """The unpacked additional files, if it has any."""
+        folder = self.workspace / _ADDITIONAL_FILES
+        return folder if folder.is_dir() else None
+
+
+def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Assets) -> LocalContainer:
+    """Bring a registered container here for a role.
+
+    Raises IntegrityError where a part is not what its hash says, BadManifest where the manifest breaks a rule or
+    lacks the role's tasks, UsageError where its owner marked it as not valid.
+    """
+    if not view.is_valid:
+        raise UsageError(
+            f"Its owner marked the container {_named(view)} as not valid.",
+            hint="Ask the benchmark's owner which container replaces it.",
+        )
+    check_hashes(view)
+    manifest = parse_mlcube(view.manifest, what=f"The manifest of container {_named(view)}")
+    require_tasks(manifest, role)
+    archive: Path | None = None
+    if view.additional_files_url is not None and view.additional_files_hash is not None:
+        archive = assets.fetch(view.additional_files_url, view.additional_files_hash)
+
+    def lay_out(folder: Path) -> None:
+        (folder / "mlcube.yaml").write_bytes(view.manifest.encode())
+        workspace = folder / "workspace"
+        workspace.mkdir()
+        if view.parameters is not None:
+            (workspace / "parameters.yaml").write_bytes(view.parameters.encode())
+        if archive is not None:
+            archives.extract(archive, workspace / _ADDITIONAL_FILES)
+
+    folder = sealed(home.containers / view.hash, lay_out)
+    return LocalContainer(view.id, view.name, view.hash, manifest, folder / "workspace")
+
+
+def check_hashes(view: ContainerView) -> None:
+    """Raise IntegrityError, naming the part, unless what the server sent is what its hashes say."""
+    _check("manifest", view.manifest, view.manifest_hash, view)
+    _check("parameters", view.parameters, view.parameters_hash, view)
+    whole = container_hash(
+        manifest_hash=view.manifest_hash,
+        parameters_hash=view.parameters_hash,
+        additional_files_hash=view.additional_files_hash,
+        image_hash=view.image_hash,
+    )
+    if whole != view.hash:
+        raise _differs("hash", view)
+
+
+def _check(part: str, text: str | None, registered: str | None, view: ContainerView) -> None:
+    if (None if text is None else text_hash(text)) != registered:
+        raise _differs(part, view)
+
+
+def _differs(part: str, view: ContainerView) -> IntegrityError:
+    return IntegrityError(
+        f"The {part} of container {_named(view)} is not what its registered hash says.",
+        hint="Do not run it. Tell the server's operator: its registry is damaged or was altered.",
+    )
+
+
+def _named(view: ContainerView) -> str:
+    return f"{view.id} ({view.name})"

@@ -1,0 +1,137 @@
+"""Fetching a large file by its URL, taken up again where the connection broke."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from .errors import IntegrityError, Refused, ServerUnreachable, UsageError
+from .home import is_loopback
+from .retries import Patience, TryAgain, patiently, retry_after_seconds
+from .wire import client_for
+
+# Larger than any image known; without a bound a server could fill the disk.
+ASSET_BYTES_MOST = 64 * 2**30
+_REDIRECTS_MOST = 5
+_CHUNK_BYTES = 256 * 1024
+_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_STATUSES_TO_WAIT_FOR = {429, 500, 502, 503, 504}
+
+
+class Download:
+    """One asset on its way to a sink. Requests carry no login and no cookie, here or across a redirect."""
+
+    def __init__(
+        self,
+        url: str,
+        sink: Callable[[bytes], object],
+        *,
+        on_progress: Callable[[int, int | None], None],
+        transport: httpx.BaseTransport | None,
+        bound_seconds: float,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._url = _checked(url)
+        self._sink = sink
+        self._on_progress = on_progress
+        self._transport = transport
+        self._patience = Patience(bound_seconds, notice)
+        self._given = 0
+
+    def run(self) -> None:
+        """Fetch it whole; the bound for trying again begins anew whenever bytes arrive."""
+        patiently(self._attempt, self._patience)
+
+    def _attempt(self, patience: Patience) -> None:
+        url = self._url
+        for _ in range(_REDIRECTS_MOST + 1):
+            try:
+                location = self._fetch(url)
+            except httpx.TransportError as error:
+                why = str(error) or type(error).__name__
+                raise TryAgain(self._unreachable(why)) from error
+            if location is None:
+                return
+            url = _checked(urljoin(url, location))
+        raise self._refused("it leads from one address to another without end", 302)
+
+    def _fetch(self, url: str) -> str | None:
+        """Give the sink what it has not had yet, or return where the file is instead."""
+        # Bytes as they are stored: the hash is of the file, not of what an encoding on the way made of it.
+        headers = {"Accept-Encoding": "identity"}
+        if self._given:
+            headers["Range"] = f"bytes={self._given}-"
+        with (
+            client_for(url, self._transport) as client,
+            client.stream("GET", url, headers=headers, timeout=_TIMEOUT) as response,
+        ):
+            if response.has_redirect_location:
+                return response.headers["location"]
+            if response.status_code in _STATUSES_TO_WAIT_FOR:
+                asked = retry_after_seconds(response.headers.get("retry-after"))
+                raise TryAgain(self._unreachable(f"status {response.status_code}"), retry_after_seconds=asked)
+            if response.status_code == 416 and self._given:
+                return None  # nothing is left to give: only the end of the connection was lost
+            if response.status_code not in (200, 206):
+                raise self._refused(f"status {response.status_code}", response.status_code)
+            self._take(response)
+        return None
+
+    def _take(self, response: httpx.Response) -> None:
+        # A server that knows no ranges sends everything again: what was given already is passed over.
+        begins = _first_byte(response) if response.status_code == 206 else 0
+        if begins > self._given:
+            raise TryAgain(self._unreachable("it sent another part than asked for"))
+        to_skip = self._given - begins
+        length = response.headers.get("content-length", "")
+        total = begins + int(length) if length.isdigit() else None
+        for chunk in response.iter_raw(_CHUNK_BYTES):
+            fresh = chunk[to_skip:]
+            to_skip = max(0, to_skip - len(chunk))
+            if not fresh:
+                continue
+            if self._given + len(fresh) > ASSET_BYTES_MOST:
+                raise IntegrityError(
+                    f"{self._url} is larger than {ASSET_BYTES_MOST // 2**30} GiB.",
+                    hint="Ask whoever registered it: no asset is meant to be so large.",
+                )
+            self._sink(fresh)
+            self._given += len(fresh)
+            self._patience.restart()
+            self._on_progress(self._given, total)
+
+    def _unreachable(self, why: str) -> ServerUnreachable:
+        return ServerUnreachable(
+            f"{self._url} cannot be fetched ({why}).",
+            hint="Check that this machine reaches it (HTTPS_PROXY, NO_PROXY), then run the command again.",
+        )
+
+    def _refused(self, why: str, status: int) -> Refused:
+        return Refused(
+            f"{self._url} cannot be fetched: {why}.",
+            hint="Tell whoever registered it: the file is not where they said it is.",
+            code="asset_unavailable",
+            status=status,
+        )
+
+
+def _first_byte(response: httpx.Response) -> int:
+    unit, _, rest = response.headers.get("content-range", "").partition(" ")
+    first = rest.partition("-")[0]
+    return int(first) if unit == "bytes" and first.isdigit() else 0
+
+
+def _checked(url: str) -> str:
+    """An asset's address, refused where the way to it could be read or is not HTTP at all."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https" and host:
+        return url
+    if parts.scheme == "http" and is_loopback(host):
+        return url
+    raise UsageError(
+        f"{url} is neither https nor on this machine, so it is not fetched.",
+        hint="Ask whoever registered it for an https address.",
+    )

@@ -1,0 +1,1 @@
+"""What runs a container: one seam (`base`), one engine a module."""

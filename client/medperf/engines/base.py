@@ -1,0 +1,148 @@
+"""The seam between MedPerf and whatever runs a container: what a run is, and what an engine must do with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from medperf.engines.logs import last_lines
+from medperf.engines.mounts import Mount
+from medperf.errors import ContainerFailed
+from medperf.manifest.model import Sandbox
+
+__all__ = ["Cause", "Engine", "Limits", "Mount", "Outcome", "State", "TaskSpec", "failure"]
+
+_GIB = 1024**3
+
+
+def _default_memory_bytes() -> int:
+    # Three quarters of the machine: a container may use it, and the person's session survives one that leaks.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on one run, each for the whole container and not for one of its processes."""
+
+    # Wall-clock time from the start. Inference on a large test set takes hours; a day means that it hangs.
+    wall_seconds: float = 24 * 3600
+    memory_bytes: int = field(default_factory=_default_memory_bytes)
+    # Processes and threads together: a numerical library starts one thread a core, in each worker.
+    processes: int = 1024
+    # Everything written to the declared outputs together; an entry counts for 4096 bytes at least.
+    output_bytes: int = 50 * _GIB
+    # /tmp and /dev/shm, each; they are memory.
+    tmp_bytes: int = 1 * _GIB
+    log_bytes: int = 16 * 1024**2
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One run of one task of a container."""
+
+    run_id: str
+    task: str
+    # The container's command line after its own command: the task's name, then `--parameter=path`.
+    arguments: tuple[str, ...]
+    mounts: tuple[Mount, ...]
+    # The unpacked additional files, seen at /mlcube_code.
+    code: Path | None
+    sandbox: Sandbox | None
+    # Written from the start of the run on; its folder exists.
+    log: Path
+    limits: Limits = field(default_factory=Limits)
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    image: str | None = None
+    gpus: int = 0
+
+    def outputs(self) -> tuple[Path, ...]:
+        """The host folders that the container may write to."""
+        return tuple(mount.host for mount in self.mounts if mount.writable)
+
+
+class Cause(StrEnum):
+    """Why a run ended."""
+
+    EXIT_CODE = "exit_code"
+    TIME_LIMIT = "time_limit"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUTPUT_LIMIT = "output_limit"
+    PROCESS_LIMIT = "process_limit"
+    CANCELLED = "cancelled"
+    ENGINE_GONE = "engine_gone"
+
+
+class State(StrEnum):
+    """What an engine knows of a run that it was asked to start."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `exit_code` is None where the container was stopped before it could exit itself."""
+
+    cause: Cause
+    exit_code: int | None
+    seconds: float
+
+    @property
+    def succeeded(self) -> bool:
+        return self.cause is Cause.EXIT_CODE and self.exit_code == 0
+
+
+class Engine(Protocol):
+    """Runs containers. A run is known by its `run_id`; nothing here blocks but `prepare` and `wait`."""
+
+    name: str
+
+    def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
+        """Fetch what the run needs (packages, an image). May be long, uses the network, can be repeated."""
+
+    def start(self, spec: TaskSpec) -> None:
+        """Start the prepared run and return. Raises EngineUnavailable where the engine cannot run it."""
+
+    def find(self, run_id: str) -> State | None:
+        """The state of a run that this engine still knows, else None."""
+
+    def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
+        """Block until the run has ended and nothing of it is left; then the engine forgets it.
+
+        `on_line` gets each line of output, harmless to a terminal. An exception, KeyboardInterrupt included,
+        stops the run first.
+        """
+
+    def stop(self, run_id: str) -> None:
+        """End the run now; its outcome is CANCELLED. Does nothing for a run that has ended or is unknown."""
+
+
+_LIMIT_HINTS = {
+    Cause.TIME_LIMIT: ("ran longer than its limit of {limits.wall_seconds:,.0f} s", "Give it more time"),
+    Cause.OUT_OF_MEMORY: ("used more memory than its limit of {limits.memory_bytes:,} bytes", "Allow more"),
+    Cause.OUTPUT_LIMIT: ("wrote more than its limit of {limits.output_bytes:,} bytes", "Allow more"),
+    Cause.PROCESS_LIMIT: ("started more than its limit of {limits.processes:,} processes", "Allow more"),
+}
+
+
+def failure(spec: TaskSpec, outcome: Outcome) -> ContainerFailed:
+    """The error for a run that did not succeed: task, cause, log file and the log's last lines."""
+    log_hint = f"The whole log: {spec.log}"
+    if outcome.cause in _LIMIT_HINTS:
+        fault, advice = _LIMIT_HINTS[outcome.cause]
+        said = fault.format(limits=spec.limits)
+        hint = f"{advice} if the container is known to need it, else tell its owner. {log_hint}"
+    elif outcome.cause is Cause.EXIT_CODE:
+        said = f"ended with exit code {outcome.exit_code}"
+        hint = f"Tell the container's owner if the input is as it should be. {log_hint}"
+    else:
+        said = "was stopped" if outcome.cause is Cause.CANCELLED else "was lost: its engine ended"
+        hint = f"Run the same command again. {log_hint}"
+    lines = last_lines(spec.log)
+    tail = "\n  its last lines:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+    return ContainerFailed(f"The task {spec.task!r} {said}{tail}", hint=hint)

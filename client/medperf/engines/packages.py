@@ -1,0 +1,120 @@
+"""The packages of a sandboxed container: installed once by hash, outside, without running any of their code."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.util
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from medperf.engines.logs import clean, last_lines
+from medperf.errors import ClientError, EngineUnavailable, IntegrityError
+from medperf.manifest.model import Package
+
+# Only what is already built, only what the manifest names, each with one of its hashes: nothing runs.
+_PIP = ("-I", "-m", "pip", "install", "--only-binary", ":all:", "--require-hashes", "--no-deps")
+_QUIET = ("--disable-pip-version-check", "--no-input", "--no-warn-script-location", "--progress-bar", "off")
+
+
+def packages_folder(root: Path, packages: tuple[Package, ...]) -> Path:
+    """Where exactly these packages for exactly this interpreter are kept; the folder may not be there yet."""
+    written = [[package.name, package.version, sorted(package.sha256)] for package in packages]
+    interpreter = [sys.implementation.cache_tag, platform.python_version(), sysconfig.get_platform()]
+    key = hashlib.sha256(json.dumps([sorted(written), interpreter]).encode()).hexdigest()
+    return root / key[:40]
+
+
+def install(root: Path, packages: tuple[Package, ...], *, on_line: Callable[[str], None]) -> Path:
+    """The folder that holds `packages`, installing them first where it is not there.
+
+    Installs beside it and renames, so that the folder is whole wherever it is, and two at once do no harm.
+    pip's output goes to `KEY.log` in `root`. Raises IntegrityError where what pip got has another hash,
+    EngineUnavailable where it could not get it.
+    """
+    folder = packages_folder(root, packages)
+    if folder.is_dir():
+        return folder
+    if importlib.util.find_spec("pip") is None:
+        raise EngineUnavailable(
+            "The sandbox needs pip, which is missing from the client's own Python environment",
+            hint=f"Run `{sys.executable} -m ensurepip`, or install the client with `python3 -m venv` and pip.",
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    log = root / f"{folder.name}.log"
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=root))
+    try:
+        requirements = work / "requirements.txt"
+        requirements.write_text("".join(f"{_requirement(package)}\n" for package in packages))
+        target = work / "packages"
+        command = [sys.executable, *_PIP, *_QUIET, "--target", str(target), "-r", str(requirements)]
+        code = _run(command, work / "log", on_line)
+        (work / "log").replace(log)
+        if code != 0:
+            raise _failed(log)
+        target.mkdir(exist_ok=True)
+        target.chmod(0o755)
+        _publish(target, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _requirement(package: Package) -> str:
+    hashes = " ".join(f"--hash=sha256:{digest}" for digest in package.sha256)
+    return f"{package.name}=={package.version} {hashes}"
+
+
+def _run(command: list[str], log: Path, on_line: Callable[[str], None]) -> int:
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as pip,
+    ):
+        assert pip.stdout is not None  # noqa: S101 - it is the PIPE asked for above
+        try:
+            for line in pip.stdout:
+                file.write(line)
+                on_line(clean(line.decode("utf-8", "replace")))
+        except BaseException:
+            pip.kill()
+            raise
+    return pip.returncode
+
+
+def _publish(target: Path, folder: Path) -> None:
+    try:
+        target.rename(folder)
+    except OSError as broken:
+        # Another process was first with the same packages.
+        if broken.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _failed(log: Path) -> ClientError:
+    text = log.read_text(errors="replace")
+    tail = "\n".join(f"    {line}" for line in last_lines(log))
+    if "DO NOT MATCH THE HASHES" in text:
+        return IntegrityError(
+            f"A package of the container is not the one that its manifest names; pip said\n{tail}",
+            hint=f"Do not go on; tell the container's owner, and whoever runs the package index. The log: {log}",
+        )
+    if "No matching distribution" in text and "connection broken" not in text:
+        hint = (
+            f"There is no wheel of it for Python {platform.python_version()} on {sysconfig.get_platform()}, or "
+            f"the package index does not have it: use another Python, or an engine with images. The log: {log}"
+        )
+    else:
+        hint = (
+            "Check that this machine reaches its package index; behind a proxy set HTTPS_PROXY, with a mirror set "
+            f"PIP_INDEX_URL, offline set PIP_NO_INDEX and PIP_FIND_LINKS to a folder of wheels. The log: {log}"
+        )
+    return EngineUnavailable(f"The container's packages could not be installed; pip said\n{tail}", hint=hint)

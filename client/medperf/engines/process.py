@@ -1,0 +1,119 @@
+"""The process of one sandboxed run: the launcher that becomes bubblewrap, its output, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from medperf.engines import launch
+
+_READ_BYTES = 64 * 1024
+# After SIGKILL the kernel needs moments; longer than this is a machine in trouble, not a container.
+_END_SECONDS = 30.0
+
+
+class SandboxProcess:
+    """The launcher, waiting for its plan. It dies with the thread that made it."""
+
+    def __init__(self) -> None:
+        self.output, tell_output = os.pipe()
+        self._status, self.tell_status = os.pipe()
+        plan, self._tell_plan = os.pipe()
+        self._status_text = b""
+        self._open = {self.output, self._status}
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", launch.__file__],
+                stdin=plan,
+                stdout=tell_output,
+                stderr=tell_output,
+                pass_fds=(self.tell_status,),
+                cwd="/",
+                start_new_session=True,  # a terminal's Ctrl-C is for the client, which then stops the run
+            )
+        finally:
+            for descriptor in (tell_output, plan):
+                os.close(descriptor)
+        self.pid = self._process.pid
+
+    def hand_over(self, plan: Mapping[str, object]) -> None:
+        """Let the launcher go on with its plan."""
+        # One that has died already has said why on its output.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(self._tell_plan, "wb") as stream:
+            stream.write(json.dumps(plan).encode())
+        os.close(self.tell_status)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def has_output(self) -> bool:
+        """Whether output may still come: bubblewrap holds it open itself, so its end is the run's."""
+        return self.output in self._open
+
+    def read(self, timeout_seconds: float) -> bytes:
+        """What came on its output, at once or within the timeout."""
+        ready = select.select(list(self._open), [], [], timeout_seconds)[0]
+        received = {descriptor: os.read(descriptor, _READ_BYTES) for descriptor in ready}
+        self._open -= {descriptor for descriptor, data in received.items() if not data}
+        self._status_text += received.get(self._status, b"")
+        return received.get(self.output, b"")
+
+    def kill(self) -> None:
+        if self.is_running:
+            self._process.kill()
+
+    def end(self) -> dict[str, int]:
+        """Kill what still runs and wait until nothing of it is left; bubblewrap's report, as `exit-code`.
+
+        A report without `child-pid` is a sandbox that could not be made.
+        """
+        self.kill()
+        deadline = time.monotonic() + _END_SECONDS
+        # Its output is read to the end first: a process that cannot write does not end.
+        while self._open and time.monotonic() < deadline:
+            self.read(deadline - time.monotonic())
+        code = self._process.wait()
+        for descriptor in (self.output, self._status):
+            os.close(descriptor)
+        report = _numbers(self._status_text.decode())
+        if "child-pid" in report:
+            _wait_for_end(report["child-pid"], deadline)
+            if code > 0:  # a command that could not be executed is told by bubblewrap's own exit code only
+                report.setdefault("exit-code", code)
+        return report
+
+
+def _numbers(text: str) -> dict[str, int]:
+    """The numbers in bubblewrap's status: JSON objects, one after another, the last perhaps cut off."""
+    found: dict[str, int] = {}
+    decoder = json.JSONDecoder()
+    rest = text.lstrip()
+    while rest:
+        try:
+            report, end = decoder.raw_decode(rest)
+        except json.JSONDecodeError:
+            break
+        found.update({name: value for name, value in report.items() if isinstance(value, int)})
+        rest = rest[end:].lstrip()
+    return found
+
+
+def _wait_for_end(first_inside: int, deadline: float) -> None:
+    """Wait until the sandbox's first process has ended: the kernel ends all others in its namespace before it."""
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{first_inside}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        if state in "ZX":
+            return
+        time.sleep(0.002)

@@ -1,0 +1,203 @@
+"""The engine for machines without one: a container's own code as a local process under bubblewrap."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from medperf.engines.base import Cause, Outcome, State, TaskSpec
+from medperf.engines.cgroup import OVERHEAD_PROCESSES, Cgroup, Hierarchy, make_cgroup, read_hierarchies
+from medperf.engines.confinement import Confinement, Machine, bubblewrap_command, confine
+from medperf.engines.logs import RunLog, last_lines
+from medperf.engines.machine import read_machine, remedy
+from medperf.engines.outputs import take_over
+from medperf.engines.packages import install, packages_folder
+from medperf.engines.process import SandboxProcess
+from medperf.engines.watch import Watch
+from medperf.errors import EngineUnavailable
+from medperf.manifest.model import Sandbox
+
+
+@dataclass
+class _Run:
+    spec: TaskSpec
+    confinement: Confinement
+    process: SandboxProcess
+    log: RunLog
+    cgroup: Cgroup
+    watch: Watch
+    scratch: Path
+    cause: Cause | None = None
+
+
+class SandboxEngine:
+    """Runs containers that have a sandbox section.
+
+    A run dies with the client, more exactly with the thread that started it. Every started run must be waited
+    for. `packages_root` keeps the installed packages of all containers, by hash.
+    """
+
+    name = "sandbox"
+
+    def __init__(
+        self, packages_root: Path, *, machine: Machine | None = None, hierarchies: list[Hierarchy] | None = None
+    ) -> None:
+        self.packages_root = packages_root
+        self._machine = machine
+        self._hierarchies = hierarchies
+        self._runs: dict[str, _Run] = {}
+
+    def probe(self) -> None:
+        """Raise EngineUnavailable, with the remedy, unless a container runs here: found by running one."""
+        with tempfile.TemporaryDirectory(prefix="medperf-probe-") as folder:
+            # Two clients may probe at once.
+            run_id = f"probe{Path(folder).name}"
+            spec = TaskSpec(
+                run_id, "probe", (), (), None, Sandbox(("python", "-c", "pass"), ()), Path(folder, "log")
+            )
+            self.start(spec)
+            outcome = self.wait(run_id, on_line=lambda _line: None)
+            if not outcome.succeeded:
+                raise EngineUnavailable(
+                    f"A container that does nothing ended with {outcome.cause}, exit code {outcome.exit_code}",
+                    hint="\n".join(last_lines(spec.log)) or "It said nothing.",
+                )
+
+    def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
+        if spec.sandbox is not None and spec.sandbox.packages:
+            install(self.packages_root, spec.sandbox.packages, on_line=on_line)
+
+    def start(self, spec: TaskSpec) -> None:
+        if spec.run_id in self._runs:
+            raise ValueError(f"the run {spec.run_id} was started already")
+        self._machine = self._machine or read_machine()
+        # Beside the log: a client that is killed leaves it where the run's other files are found.
+        scratch = spec.log.parent / f"{spec.run_id}.tmp"
+        confinement = confine(spec, self._machine, packages=self._packages(spec), scratch=scratch)
+        if any(mount.host == scratch for mount in confinement.mounts):
+            scratch.mkdir()
+        self._runs[spec.run_id] = self._launch(spec, confinement, scratch)
+
+    def find(self, run_id: str) -> State | None:
+        run = self._runs.get(run_id)
+        if run is None:
+            return None
+        return State.RUNNING if run.process.is_running else State.ENDED
+
+    def stop(self, run_id: str) -> None:
+        run = self._runs.get(run_id)
+        if run is not None and run.process.is_running:
+            run.cause = run.cause or Cause.CANCELLED
+            run.process.kill()
+
+    def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
+        run = self._runs[run_id]
+        try:
+            _follow(run, on_line)
+        finally:
+            report, last = _end(run)
+            del self._runs[run_id]
+        for line in last:
+            on_line(line)
+        if run.cause is None and "child-pid" not in report:
+            raise _unavailable(run)
+        code = report.get("exit-code")
+        cause = run.cause or (Cause.ENGINE_GONE if code is None else Cause.EXIT_CODE)
+        return Outcome(cause, code, time.monotonic() - run.watch.started)
+
+    def _packages(self, spec: TaskSpec) -> Path | None:
+        if spec.sandbox is None or not spec.sandbox.packages:
+            return None
+        folder = packages_folder(self.packages_root, spec.sandbox.packages)
+        if not folder.is_dir():
+            raise EngineUnavailable(
+                f"The packages of the task {spec.task!r} are not installed", hint="Run the same command again."
+            )
+        return folder
+
+    def _launch(self, spec: TaskSpec, confinement: Confinement, scratch: Path) -> _Run:
+        log = RunLog(spec.log, spec.limits.log_bytes)
+        process = SandboxProcess()
+        cgroup = Cgroup(None, None)
+        try:
+            cgroup = self._cgroup(spec, process.pid)
+            watch = Watch(process.pid, spec.limits, cgroup, (*spec.outputs(), scratch))
+            process.hand_over(_plan(confinement, cgroup, process.tell_status))
+        except BaseException:
+            process.end()
+            cgroup.remove()
+            log.close()
+            raise
+        return _Run(spec, confinement, process, log, cgroup, watch, scratch)
+
+    def _cgroup(self, spec: TaskSpec, pid: int) -> Cgroup:
+        """A cgroup with the process in it; without folders where the caller may not make or not join them."""
+        cgroup = make_cgroup(
+            spec.run_id,
+            memory_bytes=spec.limits.memory_bytes,
+            processes=spec.limits.processes,
+            hierarchies=read_hierarchies() if self._hierarchies is None else self._hierarchies,
+        )
+        try:
+            cgroup.add(pid)
+        except OSError:
+            cgroup.remove()
+            return Cgroup(None, None)
+        return cgroup
+
+
+def _follow(run: _Run, on_line: Callable[[str], None]) -> None:
+    """Read the run's output to its end, stopping the run where it breaks a limit."""
+    while run.process.has_output:
+        for line in run.log.feed(run.process.read(run.watch.seconds_to_next_look())):
+            on_line(line)
+        if run.cause is None:
+            run.cause = run.watch.broken_limit()
+            if run.cause is not None:
+                run.process.kill()
+
+
+def _end(run: _Run) -> tuple[dict[str, int], list[str]]:
+    """Leave nothing of the run: no process, no cgroup, no folder, no file of another owner."""
+    try:
+        report = run.process.end()
+        run.cause = run.cause or run.watch.final_cause(report.get("exit-code"))
+    finally:
+        run.cgroup.remove()
+        last = run.log.close()
+    for folder in (*run.spec.outputs(), run.scratch):
+        if folder.exists():
+            take_over(folder, owner=os.getuid(), group=os.getgid())
+    shutil.rmtree(run.scratch, ignore_errors=True)
+    return report, last
+
+
+def _plan(confinement: Confinement, cgroup: Cgroup, status: int) -> dict[str, object]:
+    limits = {"RLIMIT_FSIZE": confinement.largest_file_bytes, "RLIMIT_CORE": 0}
+    if cgroup.memory is None:
+        # Of one process only; the watcher adds them up, but is late by its interval.
+        limits["RLIMIT_DATA"] = confinement.limits.memory_bytes
+    return {
+        "parent": os.getpid(),
+        "real_id": confinement.real_id,
+        "mounts": [{"host": str(mount.host), "writable": mount.writable} for mount in confinement.mounts],
+        "limits": limits,
+        # A cgroup counts exactly, and says that it was what refused.
+        "processes": None if cgroup.processes else confinement.limits.processes + OVERHEAD_PROCESSES,
+        "command": bubblewrap_command(confinement, status_descriptor=status),
+        "environment": dict(confinement.environment),
+    }
+
+
+def _unavailable(run: _Run) -> EngineUnavailable:
+    lines = last_lines(run.spec.log)
+    said = "\n".join(f"    {line}" for line in lines)
+    return EngineUnavailable(
+        f"bubblewrap cannot run a container on this machine; it said\n{said}",
+        hint=remedy("\n".join(lines), run.confinement.bubblewrap),
+    )

@@ -1,0 +1,141 @@
+"""One model's scores on one dataset: predictions, then metrics; run once for the same parts, then found again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from medperf_contracts.hashing import text_hash
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from medperf import safe_yaml
+from medperf.containers import LocalContainer
+from medperf.datasets import LocalDataset
+from medperf.errors import IntegrityError
+from medperf.files import make_private_folder, write_atomically
+from medperf.home import Home
+from medperf.reports import read_report
+from medperf.tasks import Runner
+
+_FILE = "result.yaml"
+_LIMIT_BYTES = 4 * 1024 * 1024
+
+
+class Evaluation(BaseModel):
+    """What a model scored on a dataset, with the hashes of what ran. Times are UTC."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    dataset_hash: str
+    model_hash: str
+    metrics_hash: str
+    metrics: dict[str, JsonValue]
+    is_partial: bool
+    engine: str
+    started_at: datetime
+    finished_at: datetime
+
+    @property
+    def key(self) -> str:
+        """What it is kept and found by: the hashes of data, model and metrics, the parameters' within theirs."""
+        return evaluation_key(self.dataset_hash, self.model_hash, self.metrics_hash)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation, and whether it was run before."""
+
+    evaluation: Evaluation
+    from_cache: bool
+
+
+def evaluation_key(dataset_hash: str, model_hash: str, metrics_hash: str) -> str:
+    """The SHA-256, in hex, over the hashes of an evaluation's parts; a container's covers its parameters."""
+    parts = {"dataset": dataset_hash, "model": model_hash, "metrics": metrics_hash}
+    return text_hash(json.dumps(parts, sort_keys=True, separators=(",", ":")))
+
+
+def find_evaluation(home: Home, key: str, *, partial_is_enough: bool = True) -> Evaluation | None:
+    """The evaluation kept under this key, or None if there is none."""
+    file = home.results / key / _FILE
+    if not file.exists():
+        return None
+    evaluation = _read(file)
+    return evaluation if partial_is_enough or not evaluation.is_partial else None
+
+
+def evaluate(
+    runner: Runner,
+    dataset: LocalDataset,
+    model: LocalContainer,
+    metrics: LocalContainer,
+    *,
+    purpose: str,
+    on_step: Callable[[str], None],
+    ignore_model_errors: bool = False,
+) -> Evaluated:
+    """Run a model and the metrics on a dataset, unless that was done before.
+
+    The prepared data is hashed again before anything runs. With `ignore_model_errors` a model that failed after
+    writing some predictions gives a partial evaluation; without it, a partial one from before is run again.
+    """
+    key = evaluation_key(dataset.data_hash, model.hash, metrics.hash)
+    try:
+        found = find_evaluation(runner.home, key, partial_is_enough=ignore_model_errors)
+    except IntegrityError:
+        found = None  # damaged: run again, which writes it anew
+    if found is not None:
+        return Evaluated(found, from_cache=True)
+    on_step("hash")
+    dataset.verify()
+    started_at = datetime.now(UTC)
+    on_step("infer")
+    with runner.run(
+        model,
+        "infer",
+        {"data_path": dataset.data},
+        purpose=purpose,
+        dataset_uid=dataset.generated_uid,
+        take_partial=ignore_model_errors,
+    ) as predictions:
+        on_step("evaluate")
+        inputs = {"predictions": predictions.paths["output_path"], "labels": dataset.labels}
+        with runner.run(
+            metrics, "evaluate", inputs, purpose=purpose, dataset_uid=dataset.generated_uid
+        ) as written:
+            scores = read_report(
+                written.paths["output_path"], inside=written.folder, what=f"The metrics of {model.name}"
+            )
+        evaluation = Evaluation(
+            dataset_hash=dataset.data_hash,
+            model_hash=model.hash,
+            metrics_hash=metrics.hash,
+            metrics=scores,
+            is_partial=predictions.failed is not None,
+            engine=runner.engine.name,
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+        )
+    folder = make_private_folder(runner.home.results / key)
+    write_atomically(folder / _FILE, safe_yaml.dump(evaluation.model_dump(mode="json")))
+    return Evaluated(evaluation, from_cache=False)
+
+
+def _read(file: Path) -> Evaluation:
+    try:
+        record = safe_yaml.load(file.read_bytes(), what=str(file), limit_bytes=_LIMIT_BYTES, error=IntegrityError)
+        evaluation = Evaluation.model_validate(record)
+    except (OSError, ValidationError) as error:
+        raise _damaged(file) from error
+    if evaluation.key != file.parent.name:
+        raise _damaged(file)
+    return evaluation
+
+
+def _damaged(file: Path) -> IntegrityError:
+    return IntegrityError(
+        f"The result {file} is not what was written.", hint="Remove its folder and run the benchmark again."
+    )

@@ -1,0 +1,180 @@
+"""Where the client keeps its things: one folder for each server, under `~/.medperf` or `MEDPERF_HOME`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
+
+from .errors import StoreChanged, UsageError
+from .files import make_private_folder, write_atomically
+
+if TYPE_CHECKING:
+    from medperf_contracts.accounts import ServerView
+
+SERVER_DEFAULT = "http://localhost:8000"
+_PORTS = {"http": 80, "https": 443}
+
+
+def server_url(option: str | None) -> str:
+    """The server to talk to: the option, else `MEDPERF_SERVER`, else `http://localhost:8000`, normalised.
+
+    UsageError for what is not a server's address, and for plain http to another machine: a login token would
+    cross the network readable.
+    """
+    given = option or os.environ.get("MEDPERF_SERVER") or SERVER_DEFAULT
+    try:
+        parts = urlsplit(given)
+        port = parts.port
+    except ValueError as error:
+        raise _not_an_address(given) from error
+    host = parts.hostname
+    if parts.scheme not in _PORTS or host is None or not re.fullmatch(r"[a-z0-9.:-]+", host) or port == 0:
+        raise _not_an_address(given)
+    if parts.username or parts.password or parts.path.strip("/") or parts.query or parts.fragment:
+        raise _not_an_address(given)
+    if parts.scheme == "http" and not is_loopback(host):
+        raise UsageError(
+            f"{given} is not on this machine and is not https: your login would cross the network readable.",
+            hint=f"Use https://{parts.netloc}, or ask the operator for the server's https address.",
+        )
+    return f"{parts.scheme}://{_bracketed(host)}{'' if port in (None, _PORTS[parts.scheme]) else f':{port}'}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def base_folder() -> Path:
+    """The folder that holds one folder a server: `MEDPERF_HOME`, else `~/.medperf`."""
+    named = os.environ.get("MEDPERF_HOME")
+    return Path(named).expanduser().absolute() if named else Path.home() / ".medperf"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The local folder that belongs to one server. Folders are made when first asked for, for their owner only."""
+
+    server: str
+    root: Path
+
+    @classmethod
+    def at(cls, server: str) -> Home:
+        """The folder of the server at a normalised address, such as `~/.medperf/localhost_8000`."""
+        parts = urlsplit(server)
+        host = parts.hostname or ""
+        name = f"ipv6-{host.replace(':', '-')}" if ":" in host else host
+        return cls(server, base_folder() / f"{name}_{_port(parts)}")
+
+    def folder(self, name: str) -> Path:
+        """A folder of this home, made if it is not there."""
+        try:
+            return make_private_folder(self.root / name)
+        except PermissionError as error:
+            raise UsageError(
+                f"{self.root} cannot be written: {error.strerror}.",
+                hint="Set MEDPERF_HOME to a folder of yours, or mend the folder's owner and permissions.",
+            ) from error
+
+    @property
+    def datasets(self) -> Path:
+        """Prepared datasets, each in a folder named by its generated UID."""
+        return self.folder("datasets")
+
+    @property
+    def results(self) -> Path:
+        """Results of runs, submitted or not."""
+        return self.folder("results")
+
+    @property
+    def assets(self) -> Path:
+        """Downloaded files, named by their SHA-256."""
+        return self.folder("assets")
+
+    @property
+    def environments(self) -> Path:
+        """Packages installed for sandboxed containers."""
+        return self.folder("environments")
+
+    @property
+    def containers(self) -> Path:
+        """Containers laid out to run."""
+        return self.folder("containers")
+
+    @property
+    def runs(self) -> Path:
+        """One folder for each run of a container's task."""
+        return self.folder("runs")
+
+    @property
+    def journal(self) -> Path:
+        """The SQLite file that records each run."""
+        return self.folder(".") / "journal.sqlite"
+
+    @property
+    def credentials(self) -> Path:
+        """The login's tokens."""
+        return self.folder(".") / "credentials.json"
+
+    @property
+    def seen(self) -> Path:
+        """The versions of things that the server has shown lately."""
+        return self.folder(".") / "seen.json"
+
+    @property
+    def store(self) -> Path:
+        """The identity of the server's store that this folder belongs to."""
+        return self.folder(".") / "store"
+
+    def check_store(self, answered: ServerView) -> None:
+        """Remember which store this folder belongs to, or raise StoreChanged when another one answers now."""
+        store_id = str(answered.store_id)
+        if not self.store.exists():
+            write_atomically(self.store, store_id + "\n")
+            return
+        known = self.store.read_text().strip()
+        if known != store_id:
+            raise StoreChanged(
+                f"{self.server} now answers with another store than before: server UIDs kept in {self.root} "
+                "mean nothing there.",
+                hint="If the server was reset on purpose, run `medperf login --yes`: it sets the old folder aside "
+                "and logs you in to the new store. If not, ask the operator.",
+            )
+
+    def set_aside(self) -> Path:
+        """Rename this folder, with everything in it, so that a new one can take its place; return its new path."""
+        stem = f"{self.root.name}.set-aside-{datetime.now().astimezone():%Y-%m-%d}"
+        for number in range(1, 1000):
+            target = self.root.with_name(stem if number == 1 else f"{stem}-{number}")
+            if not target.exists():
+                self.root.rename(target)
+                return target
+        raise UsageError(
+            f"There are 999 folders named {stem}-… already.", hint=f"Remove some of them from {self.root.parent}."
+        )
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or _PORTS[parts.scheme]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _not_an_address(given: str) -> UsageError:
+    return UsageError(
+        f"{given!r} is not a server's address.",
+        hint="Give --server or MEDPERF_SERVER as http://localhost:8000 or https://host[:port], nothing after it.",
+    )

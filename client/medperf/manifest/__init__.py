@@ -1,0 +1,30 @@
+"""A container's manifest: the internal model, the formats it is read from, and what a task is given."""
+
+from medperf.manifest.io import IoPlan, plan_io
+from medperf.manifest.mlcube import parse_mlcube
+from medperf.manifest.model import (
+    Docker,
+    Kind,
+    Manifest,
+    Package,
+    Parameter,
+    Role,
+    Sandbox,
+    Task,
+    require_tasks,
+)
+
+__all__ = [
+    "Docker",
+    "IoPlan",
+    "Kind",
+    "Manifest",
+    "Package",
+    "Parameter",
+    "Role",
+    "Sandbox",
+    "Task",
+    "parse_mlcube",
+    "plan_io",
+    "require_tasks",
+]

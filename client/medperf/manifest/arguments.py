@@ -1,0 +1,97 @@
+"""The `docker` section of an MLCube manifest: what of its free-form arguments counts, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from medperf.errors import BadManifest
+from medperf.manifest.model import Docker
+
+_ARGUMENT_KEYS = ("gpu_args", "cpu_args", "run_args")
+_COUNTS = {"-e": "env", "--env": "env", "--gpus": "gpus", "--shm-size": "shm", "--entrypoint": "entrypoint"}
+# Without effect on a run that is always removed and has no terminal.
+_HARMLESS = frozenset({"--rm", "-i", "-t", "-it", "-ti", "--interactive", "--tty", "--init"})
+_REFUSED = {
+    "a mount": ("-v", "--volume", "--mount", "--volumes-from", "--tmpfs", "--volume-driver", "--workdir", "-w"),
+    "network": ("--net", "--network", "--add-host", "--dns", "--link", "--hostname", "-h", "--ip"),
+    "ports": ("-p", "--publish", "-P", "--publish-all", "--expose"),
+    "privileges": (
+        "--privileged", "--cap-add", "--cap-drop", "--device", "--device-cgroup-rule", "--security-opt", "--pid",
+        "--ipc", "--uts", "--userns", "--cgroupns", "--cgroup-parent", "--user", "-u", "--group-add", "--runtime",
+        "--sysctl", "--oom-score-adj", "--oom-kill-disable", "--ulimit", "--env-file",
+    ),
+}  # fmt: skip
+_REASONS = {option: reason for reason, options in _REFUSED.items() for option in options}
+_SIZE = re.compile(r"(\d{1,12})([bkmg]?)b?", re.IGNORECASE)
+_FACTORS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_MAX_SHM_BYTES = 64 * 1024**3
+# Registry host, path, tag and digest; nothing that the engine's command line could take for an option.
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
+
+
+def parse_docker(section: Mapping[str, Any]) -> Docker:
+    """The model of a `docker` section; mounts, network, ports and privileges are refused by name."""
+    image = section.get("image")
+    if not isinstance(image, str) or not _IMAGE.fullmatch(image):
+        _refuse("docker.image", "must name an image")
+    environment: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for key in _ARGUMENT_KEYS:
+        for option, value in _options(section.get(key), f"docker.{key}"):
+            if option == "env":
+                name, _, content = value.partition("=")
+                environment[name] = content
+            else:
+                found[option] = value
+    return Docker(
+        image=image,
+        environment=MappingProxyType(environment),
+        entrypoint=found.get("entrypoint"),
+        gpus=found.get("gpus"),
+        shm_bytes=_size(found["shm"]) if "shm" in found else None,
+    )
+
+
+def _options(written: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(written, dict):
+        written = [f"--{name.replace('_', '-')}={value}" for name, value in written.items()]
+    if written is not None and not isinstance(written, str | list):
+        _refuse(key, "must be text")
+    try:
+        words = shlex.split(written) if isinstance(written, str) else [str(word) for word in written or ()]
+    except ValueError:
+        _refuse(key, "has a quote that is not closed")
+    remaining = iter(words)
+    for word in remaining:
+        option, has_value, value = word.partition("=")
+        if not option.startswith("--") and option[:2] in _COUNTS.keys() | _REASONS.keys() and len(option) > 2:
+            option, has_value, value = option[:2], "=", word[2:]  # as in -v/data:/data
+        if option in _HARMLESS:
+            continue
+        if option in _REASONS:
+            _refuse(key, f"asks for {_REASONS[option]} ({option}); the site decides that")
+        if option not in _COUNTS:
+            _refuse(key, f"holds {option!r:.60}; only {', '.join(sorted(_COUNTS))} count")
+        if not has_value:
+            value = next(remaining, "")
+        if not value:
+            _refuse(key, f"{option} has no value")
+        yield _COUNTS[option], value
+
+
+def _size(written: str) -> int:
+    found = _SIZE.fullmatch(written)
+    size = int(found[1]) * _FACTORS[found[2].lower()] if found else 0
+    if not 0 < size <= _MAX_SHM_BYTES:
+        _refuse("docker", f"asks for --shm-size {written!r:.40}; it must be a size up to 64g")
+    return size
+
+
+def _refuse(key: str, fault: str) -> NoReturn:
+    raise BadManifest(
+        f"In the container's manifest, {key} {fault}", hint="The container's owner must correct the manifest."
+    )

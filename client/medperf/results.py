@@ -1,0 +1,187 @@
+"""Results by the names a person uses (`b1m4d1`): which evaluation each is, and whether it was submitted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from medperf_contracts.results import NewResult
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+
+from medperf import safe_yaml
+from medperf.errors import IntegrityError, UsageError
+from medperf.evaluation import Evaluation, find_evaluation
+from medperf.files import make_private_folder, write_atomically
+from medperf.home import Home
+
+_NAMES = "names"
+_NAME = re.compile(r"b([1-9][0-9]{0,17})m([1-9][0-9]{0,17})d([1-9][0-9]{0,17})")
+
+
+class Submission(BaseModel):
+    """What the server accepted: its ID of the result, and of which evaluation."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    result_id: int
+    is_partial: bool
+
+
+class _Name(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    benchmark_id: int
+    model_id: int
+    dataset_id: int
+    key: str
+    submissions: list[Submission] = []
+
+
+class LocalResult(BaseModel):
+    """An evaluation as the result of a model on a dataset in a benchmark, by their server UIDs."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    benchmark_id: int
+    model_id: int
+    dataset_id: int
+    evaluation: Evaluation
+    submissions: tuple[Submission, ...] = Field((), exclude=True)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def name(self) -> str:
+        """The local result UID."""
+        return result_name(self.benchmark_id, self.model_id, self.dataset_id)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def submitted_id(self) -> int | None:
+        """The server's ID of this result, once it was accepted; a partial one does not stand for a whole one."""
+        for submission in self.submissions:
+            if submission.is_partial == self.evaluation.is_partial:
+                return submission.result_id
+        return None
+
+    def body(self) -> NewResult:
+        """What is sent when the result is submitted."""
+        evaluation = self.evaluation
+        return NewResult(
+            benchmark_id=self.benchmark_id,
+            model_id=self.model_id,
+            dataset_id=self.dataset_id,
+            is_partial=evaluation.is_partial,
+            metrics=evaluation.metrics,
+            engine=evaluation.engine,
+            dataset_hash=evaluation.dataset_hash,
+            model_hash=evaluation.model_hash,
+            metrics_hash=evaluation.metrics_hash,
+            started_at=evaluation.started_at,
+            finished_at=evaluation.finished_at,
+        )
+
+
+def result_name(benchmark_id: int, model_id: int, dataset_id: int) -> str:
+    """The name of a result, such as `b1m4d1`."""
+    return f"b{benchmark_id}m{model_id}d{dataset_id}"
+
+
+def is_result_name(given: str) -> bool:
+    """Whether a person means a local result by this."""
+    return _NAME.fullmatch(given) is not None
+
+
+def name_result(
+    home: Home, evaluation: Evaluation, *, benchmark_id: int, model_id: int, dataset_id: int
+) -> LocalResult:
+    """Give an evaluation its name in a benchmark; what was submitted of the same evaluation stays known."""
+    name = result_name(benchmark_id, model_id, dataset_id)
+    before = _load(home, name)
+    submissions = before.submissions if before is not None and before.key == evaluation.key else []
+    _save(
+        home,
+        _Name(
+            benchmark_id=benchmark_id,
+            model_id=model_id,
+            dataset_id=dataset_id,
+            key=evaluation.key,
+            submissions=submissions,
+        ),
+    )
+    return LocalResult(
+        benchmark_id=benchmark_id,
+        model_id=model_id,
+        dataset_id=dataset_id,
+        evaluation=evaluation,
+        submissions=tuple(submissions),
+    )
+
+
+def local_results(home: Home) -> list[LocalResult]:
+    """Every named result, in the order of benchmark, dataset and model."""
+    names = [file.stem for file in _folder(home).glob("b*.yaml") if is_result_name(file.stem)]
+    found = [result for result in (_named(home, name) for name in names) if result is not None]
+    return sorted(found, key=lambda result: (result.benchmark_id, result.dataset_id, result.model_id))
+
+
+def find_result(home: Home, given: str) -> LocalResult:
+    """The result with this name; UsageError if there is none."""
+    result = _named(home, given) if is_result_name(given) else None
+    if result is None:
+        raise UsageError(
+            f"There is no local result {given!r}.",
+            hint="`medperf result ls --local` shows what is here; `medperf benchmark run` makes results.",
+        )
+    return result
+
+
+def record_submission(home: Home, result: LocalResult, result_id: int) -> None:
+    """Write down that the server has accepted this result under this ID."""
+    name = _load(home, result.name)
+    if name is None:
+        raise IntegrityError(f"The record of {result.name} is gone.", hint="Run the benchmark again.")
+    accepted = Submission(result_id=result_id, is_partial=result.evaluation.is_partial)
+    others = [submission for submission in name.submissions if submission.is_partial != accepted.is_partial]
+    _save(home, name.model_copy(update={"submissions": [*others, accepted]}))
+
+
+def forget_result(home: Home, result: LocalResult) -> None:
+    """Remove a result's name; its evaluation is kept under its own key."""
+    (_folder(home) / f"{result.name}.yaml").unlink(missing_ok=True)
+
+
+def _named(home: Home, given: str) -> LocalResult | None:
+    name = _load(home, given)
+    if name is None:
+        return None
+    evaluation = find_evaluation(home, name.key)
+    if evaluation is None:
+        return None
+    return LocalResult(
+        benchmark_id=name.benchmark_id,
+        model_id=name.model_id,
+        dataset_id=name.dataset_id,
+        evaluation=evaluation,
+        submissions=tuple(name.submissions),
+    )
+
+
+def _load(home: Home, given: str) -> _Name | None:
+    file = _folder(home) / f"{given}.yaml"
+    if not file.exists():
+        return None
+    try:
+        return _Name.model_validate(safe_yaml.load(file.read_bytes(), what=str(file), error=IntegrityError))
+    except (OSError, ValidationError) as error:
+        raise IntegrityError(
+            f"The record {file} cannot be read.", hint="Remove it and run the benchmark again."
+        ) from error
+
+
+def _save(home: Home, name: _Name) -> None:
+    file = _folder(home) / f"{result_name(name.benchmark_id, name.model_id, name.dataset_id)}.yaml"
+    write_atomically(file, safe_yaml.dump(name.model_dump(mode="json")))
+
+
+def _folder(home: Home) -> Path:
+    return make_private_folder(home.results / _NAMES)

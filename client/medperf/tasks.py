@@ -1,0 +1,197 @@
+"""One task of a container, from its record in the journal to its checked outputs; and the end of left-overs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from medperf.containers import LocalContainer
+from medperf.engines.base import Cause, Engine, Limits, Outcome, TaskSpec, failure
+from medperf.engines.outputs import check_outputs, take_over
+from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError
+from medperf.home import Home
+from medperf.journal import CLIENT_GONE, Journal, Run, RunState
+from medperf.manifest import plan_io
+
+_WORK = "work"
+_LOG = "task.log"
+# Records and logs of ended runs that are kept; the oldest go first. A log is bounded, their number is by this.
+_RUNS_KEPT = 1000
+_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
+    (KeyboardInterrupt, Cause.CANCELLED.value),
+    (ContainerFailed, "bad_output"),
+    (BadManifest, "bad_manifest"),
+    (IntegrityError, "integrity"),
+    (EngineUnavailable, "engine_unavailable"),
+)
+
+
+@dataclass(frozen=True)
+class TaskOutputs:
+    """What a task wrote: output parameter -> file or folder, all in `folder`, regular files and folders only.
+
+    `failed` is why the outputs are partial, where the caller takes such.
+    """
+
+    folder: Path
+    paths: Mapping[str, Path]
+    failed: ContainerFailed | None = None
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs tasks of containers with one engine, recording each in the journal. `on_line` gets their output."""
+
+    home: Home
+    journal: Journal
+    engine: Engine
+    on_line: Callable[[str], None]
+    limits: Limits = field(default_factory=Limits)
+
+    @contextmanager
+    def run(
+        self,
+        container: LocalContainer,
+        task: str,
+        bindings: Mapping[str, Path],
+        *,
+        purpose: str,
+        dataset_uid: str | None = None,
+        take_partial: bool = False,
+    ) -> Iterator[TaskOutputs]:
+        """Run a task and lend its outputs; they are removed when the block is left, the log stays.
+
+        Raises ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
+        `take_partial` a task that failed but wrote something lends that instead.
+        """
+        record = self.journal.open_run(
+            purpose=purpose,
+            container_hash=container.hash,
+            container_name=container.name,
+            task=task,
+            dataset_uid=dataset_uid,
+            engine=self.engine.name,
+            limits=asdict(self.limits),
+        )
+        work = self.home.runs / record.id / _WORK
+        try:
+            yield self._run(record, container, task, bindings, work, take_partial=take_partial)
+        finally:
+            _remove_folders(work.parent)
+
+    def _run(
+        self,
+        record: Run,
+        container: LocalContainer,
+        task: str,
+        bindings: Mapping[str, Path],
+        work: Path,
+        *,
+        take_partial: bool,
+    ) -> TaskOutputs:
+        failed: ContainerFailed | None = None
+        try:
+            spec, paths = self._plan(record.id, container, task, bindings, work)
+            outcome = self._execute(spec)
+            if not outcome.succeeded:
+                failed = failure(spec, outcome)
+            if failed is None or take_partial:
+                check_outputs(work)
+        except BaseException as error:
+            state = RunState.CANCELLED if isinstance(error, KeyboardInterrupt) else RunState.FAILED
+            self.journal.ended(record.id, state, cause=_cause(error), exit_code=None)
+            raise
+        self._record_end(record.id, outcome)
+        if failed is None:
+            return TaskOutputs(work, paths)
+        if take_partial and outcome.cause is not Cause.CANCELLED and _holds_a_file(work):
+            return TaskOutputs(work, paths, failed)
+        raise failed
+
+    def _plan(
+        self, run_id: str, container: LocalContainer, task: str, bindings: Mapping[str, Path], work: Path
+    ) -> tuple[TaskSpec, Mapping[str, Path]]:
+        manifest = container.manifest
+        work.mkdir(mode=0o700, parents=True)
+        plan = plan_io(manifest.tasks[task], bindings=bindings, workspace=container.workspace, output_folder=work)
+        spec = TaskSpec(
+            run_id=run_id,
+            task=task,
+            arguments=plan.arguments,
+            mounts=plan.mounts,
+            code=container.code,
+            sandbox=manifest.sandbox,
+            log=work.with_name(_LOG),
+            limits=self.limits,
+            environment=manifest.docker.environment if manifest.docker else {},
+            image=manifest.docker.image if manifest.docker else None,
+            gpus=manifest.gpus,
+        )
+        return spec, plan.outputs
+
+    def _execute(self, spec: TaskSpec) -> Outcome:
+        self.engine.prepare(spec, on_line=self.on_line)
+        self.journal.started(spec.run_id)
+        try:
+            self.engine.start(spec)
+            return self.engine.wait(spec.run_id, on_line=self.on_line)
+        except BaseException:
+            if self.engine.find(spec.run_id) is not None:
+                # Interrupted between the two: only waiting for its end leaves nothing of it.
+                self.engine.stop(spec.run_id)
+                self.engine.wait(spec.run_id, on_line=self.on_line)
+            raise
+
+    def _record_end(self, run_id: str, outcome: Outcome) -> None:
+        if outcome.succeeded:
+            state = RunState.DONE
+        else:
+            state = RunState.CANCELLED if outcome.cause is Cause.CANCELLED else RunState.FAILED
+        cause = None if outcome.succeeded else outcome.cause.value
+        self.journal.ended(run_id, state, cause=cause, exit_code=outcome.exit_code)
+
+
+def end_left_over(home: Home, journal: Journal, engine: Engine) -> list[Run]:
+    """End what clients that died left behind, remove its outputs, and return the runs that were still open.
+
+    Every command that runs containers calls it first. Runs of a client that lives are left alone.
+    """
+    open_runs = journal.left_over()
+    for run in open_runs:
+        engine.stop(run.id)
+        journal.ended(run.id, RunState.FAILED, cause=CLIENT_GONE, exit_code=None)
+    # Folders first: a run that another client records meanwhile then has no folder in this list.
+    folders = list(home.runs.iterdir())
+    runs = journal.runs()
+    living = {client for client in {run.client for run in runs} if client.is_alive()}
+    lent = {run.id for run in runs if run.client in living}
+    for folder in folders:
+        if folder.name not in lent:
+            _remove_folders(folder)
+    old = [run.id for run in runs[_RUNS_KEPT:] if run.id not in lent]
+    for run_id in old:
+        shutil.rmtree(home.runs / run_id, ignore_errors=True)
+    journal.forget(old)
+    return open_runs
+
+
+def _cause(error: BaseException) -> str:
+    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "client_error")
+
+
+def _holds_a_file(folder: Path) -> bool:
+    return any(names for _, _, names in os.walk(folder))
+
+
+def _remove_folders(run: Path) -> None:
+    """Remove what a run wrote and what its engine needed; its log, a file, stays."""
+    if not run.is_dir():
+        return
+    for folder in [entry for entry in run.iterdir() if entry.is_dir() and not entry.is_symlink()]:
+        # A container may have closed a folder to its owner; what cannot be entered cannot be removed.
+        take_over(folder, owner=os.getuid(), group=os.getgid())
+        shutil.rmtree(folder)

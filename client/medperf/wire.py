@@ -1,0 +1,209 @@
+"""One request to the gateway and its answer, tried again where that can do no harm."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+from medperf_contracts.problems import Problem
+
+from .errors import ClientError, Refused, ServerUnreachable
+from .home import is_loopback
+from .retries import Patience, TryAgain, patiently, retry_after_seconds
+
+# 200 containers with the longest manifests and parameters, and room to spare.
+_ANSWER_BYTES_MOST = 128 * 1024 * 1024
+_ATTEMPT_SECONDS = 30.0
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 10.0
+# `in_progress` is our own earlier attempt, still at work; `not_known_yet` is a service that has not heard yet.
+_CODES_TO_WAIT_FOR = {"in_progress", "not_known_yet"}
+_STATUSES_TO_WAIT_FOR = {429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: its status, its headers by lower-case name, its bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the request was done."""
+        return 200 <= self.status < 300
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why it was not done, as a service says it; None when something else answered."""
+        try:
+            return Problem.model_validate_json(self.content)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the gateway; `is_repeatable` says that asking twice does the same as asking once."""
+
+    method: str
+    path: str
+    params: Mapping[str, str]
+    headers: Mapping[str, str]
+    content: bytes | None = None
+    is_repeatable: bool = True
+
+
+class Wire:
+    """Requests to one gateway."""
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        transport: httpx.BaseTransport | None,
+        bound_seconds: float,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._server = server
+        self._bound_seconds = bound_seconds
+        self._notice = notice
+        self._client = client_for(server, transport)
+
+    def ask(self, request: Request) -> Answer:
+        """The answer, whatever its status but one that may pass; ServerUnreachable when there is none."""
+        patience = Patience(self._bound_seconds, self._notice)
+        return patiently(lambda within: self._attempt(request, within), patience)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _attempt(self, request: Request, patience: Patience) -> Answer:
+        try:
+            answer = self._exchange(request, patience)
+        except httpx.ConnectError as error:
+            raise TryAgain(self._unreachable(_plain(error))) from error
+        except httpx.TransportError as error:
+            raise self._lost(request, _plain(error)) from error
+        if answer.status in _STATUSES_TO_WAIT_FOR:
+            raise self._failing(request, answer)
+        if answer.status == 409 and (problem := answer.problem) and problem.code in _CODES_TO_WAIT_FOR:
+            raise self._failing(request, answer)
+        if answer.is_success and answer.content and not _is_json(answer.content):
+            raise self._lost(request, "its answer was cut off")
+        return answer
+
+    def _exchange(self, request: Request, patience: Patience) -> Answer:
+        left = max(patience.left_seconds, 1.0)
+        timeout = httpx.Timeout(min(_READ_SECONDS, left), connect=min(_CONNECT_SECONDS, left))
+        deadline = time.monotonic() + _ATTEMPT_SECONDS
+        with self._client.stream(
+            request.method,
+            request.path,
+            params=dict(request.params),
+            headers=dict(request.headers),
+            content=request.content,
+            timeout=timeout,
+        ) as response:
+            content = bytearray()
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > _ANSWER_BYTES_MOST:
+                    raise ServerUnreachable(
+                        f"{self._server} answered with more than {_ANSWER_BYTES_MOST} bytes.",
+                        hint="Check that this address is a MedPerf server, and tell its operator.",
+                    )
+                if time.monotonic() > deadline:
+                    # Each read came in time, but at this pace the whole never would.
+                    raise httpx.ReadTimeout("too slow", request=response.request)
+            return Answer(response.status_code, dict(response.headers), bytes(content))
+
+    def _lost(self, request: Request, why: str) -> Exception:
+        """The request may have been done, and the answer is lost."""
+        if request.is_repeatable:
+            return TryAgain(self._unreachable(why))
+        return ServerUnreachable(
+            f"{self._server} did not answer ({why}): the change may have been made or not.",
+            hint="Look at the thing with its `view` command, then run this command again if it is needed.",
+        )
+
+    def _failing(self, request: Request, answer: Answer) -> Exception:
+        problem = answer.problem
+        asked = retry_after_seconds(answer.headers.get("retry-after"))
+        why = f"status {answer.status}" + (f": {problem.detail.rstrip('.')}" if problem else "")
+        error: ClientError = self._unreachable(why)
+        if problem is not None and problem.code in _CODES_TO_WAIT_FOR:
+            error = refusal(answer, self._server)
+        is_surely_not_done = answer.status in (409, 429, 503)
+        if request.is_repeatable or is_surely_not_done:
+            return TryAgain(error, retry_after_seconds=asked)
+        return self._lost(request, why)
+
+    def _unreachable(self, why: str) -> ServerUnreachable:
+        return ServerUnreachable(
+            f"The server at {self._server} is not answering ({why}).",
+            hint="Check that it runs and that this machine reaches it (--server, MEDPERF_SERVER), "
+            "then run the same command again: nothing is sent twice.",
+        )
+
+
+def refusal(answer: Answer, server: str) -> Refused:
+    """What an answer that is no success says, as an error for the person."""
+    problem = answer.problem
+    if problem is not None:
+        return Refused(
+            problem.detail,
+            hint=problem.hint or "Change what the message names, then run the command again.",
+            code=problem.code,
+            status=answer.status,
+            existing=problem.existing,
+        )
+    where = f", which leads to {answer.headers['location']}" if "location" in answer.headers else ""
+    return Refused(
+        f"{server} answered with status {answer.status}{where}, and not as a MedPerf server does.",
+        hint="Check the address (--server, MEDPERF_SERVER); a proxy on the way may have answered instead.",
+        code="not_a_problem_document",
+        status=answer.status,
+    )
+
+
+def client_for(url: str, transport: httpx.BaseTransport | None = None) -> httpx.Client:
+    """An HTTP client for one origin. It follows no redirect.
+
+    A proxy from the environment is never used for this machine itself: it could read the login token, and could
+    not reach the server. Without TLS there are no certificates to load, which takes longer than the request.
+    """
+    parts = urlsplit(url)
+    is_local = is_loopback(parts.hostname or "")
+    return httpx.Client(
+        base_url=f"{parts.scheme}://{parts.netloc}",
+        transport=transport,
+        trust_env=not is_local,
+        follow_redirects=False,
+        verify=True if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        headers={"User-Agent": "medperf"},
+    )
+
+
+def _plain(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "its answer was cut off"
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True

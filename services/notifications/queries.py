@@ -1,0 +1,42 @@
+"""What can be asked of notifications."""
+
+from __future__ import annotations
+
+from medperf_contracts.notifications import NotificationView
+from medperf_contracts.paging import Page
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.kernel.auth import Caller
+from services.kernel.paging import PageRequest, page
+
+from .domain import Notification
+from .tables import notifications
+
+
+async def browse(
+    session: AsyncSession, caller: Caller, *, only_unread: bool, asked: PageRequest
+) -> Page[NotificationView]:
+    """The caller's own notifications, oldest first; an administrator too sees no others."""
+    query = select(Notification).where(notifications.c.user_id == caller.user_id)
+    if only_unread:
+        query = query.where(notifications.c.read_at.is_(None))
+
+    async def show(notification: Notification) -> NotificationView:
+        return view_of(notification)
+
+    return await page(session, query, by=notifications.c.id, asked=asked, view=show)
+
+
+def view_of(notification: Notification) -> NotificationView:
+    """A notification as its reader sees it."""
+    return NotificationView(
+        id=notification.id,
+        version=notification.version,
+        user_id=notification.user_id,
+        topic=notification.topic,
+        about=notification.about,
+        text=notification.text,
+        created_at=notification.created_at,
+        is_read=notification.read_at is not None,
+    )

@@ -1,0 +1,1 @@
+"""The endpoints of containers, benchmarks and datasets."""

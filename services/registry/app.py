@@ -1,0 +1,18 @@
+"""The registry, composed."""
+
+from __future__ import annotations
+
+from services.kernel.service import Definition
+
+from .api import benchmarks, containers, datasets
+from .consumers import CONSUMERS
+from .tables import association_copies, metadata
+
+DEFINITION = Definition(
+    name="registry",
+    title="MedPerf registry",
+    metadata=metadata,
+    routers=(containers.router, benchmarks.router, datasets.router),
+    consumers=CONSUMERS,
+    copies={"association": association_copies},
+)

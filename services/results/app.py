@@ -1,0 +1,23 @@
+"""The results service, composed."""
+
+from __future__ import annotations
+
+from services.kernel.service import Definition
+
+from .api import router
+from .consumers import CONSUMERS
+from .tables import association_copies, benchmark_copies, container_copies, dataset_copies, metadata
+
+DEFINITION = Definition(
+    name="results",
+    title="MedPerf results",
+    metadata=metadata,
+    routers=(router,),
+    consumers=CONSUMERS,
+    copies={
+        "benchmark": benchmark_copies,
+        "container": container_copies,
+        "dataset": dataset_copies,
+        "association": association_copies,
+    },
+)

@@ -1,0 +1,318 @@
+"""`ls` and `view` of every noun, and decisions on associations, as a person sees them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+import yaml
+from medperf.cli.main import run
+from medperf.home import Home
+from medperf.results import find_result, record_submission
+from peers import answers
+from peers.kept import local_dataset, local_result
+from peers.scripted_peer import Asked, Reply, Script, ScriptedPeer
+
+Serve = Callable[[Mapping[str, Reply | Script]], ScriptedPeer]
+Printed = Callable[..., str]
+MEDPERF = str(Path(sys.executable).with_name("medperf"))
+
+VIEWS: dict[str, Callable[..., dict[str, Any]]] = {
+    "benchmark": answers.benchmark,
+    "container": answers.container,
+    "dataset": answers.dataset,
+    "association": answers.association,
+    "result": answers.result,
+    "notifications": answers.notification,
+}
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
+    """What a command that ends well prints."""
+
+    def of(*arguments: str) -> str:
+        code = run(arguments)
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
+
+    return of
+
+
+def listed(noun: str, *items: dict[str, Any]) -> dict[str, Reply | Script]:
+    return {f"GET /api/v1/{noun.removesuffix('s')}s": Reply.of(answers.page(*items))}
+
+
+# Lists
+
+
+def test_benchmarks(serve: Serve, printed: Printed) -> None:
+    serve(listed("benchmark", answers.benchmark(1), answers.benchmark(12, approval="PENDING")))
+    assert printed("benchmark", "ls") == (
+        "  UID  Name      Owner      State      Approval    Valid    Description\n"
+        "-----  --------  ---------  ---------  ----------  -------  -----------------\n"
+        "    1  chest-1   committee  OPERATION  APPROVED    True     Finds an opacity.\n"
+        "   12  chest-12  committee  OPERATION  PENDING     True     Finds an opacity.\n"
+    )
+
+
+def test_containers(serve: Serve, printed: Printed) -> None:
+    serve(listed("container", answers.container(1, is_valid=False), answers.container(2)))
+    assert printed("container", "ls") == (
+        "  UID  Name         Owner      State      Valid\n"
+        "-----  -----------  ---------  ---------  -------\n"
+        "    1  container-1  committee  OPERATION  False\n"
+        "    2  container-2  committee  OPERATION  True\n"
+    )
+
+
+def test_datasets(serve: Serve, printed: Printed) -> None:
+    serve(listed("dataset", answers.dataset(1)))
+    assert printed("dataset", "ls") == (
+        "  UID  Name       Owner    State      Location    Generated UID    Valid\n"
+        "-----  ---------  -------  ---------  ----------  ---------------  -------\n"
+        "    1  dataset-1  ada      OPERATION  Here        abababababab…    True\n"
+    )
+
+
+def test_associations(serve: Serve, printed: Printed) -> None:
+    serve(listed("association", answers.association(1), answers.association(2, part_kind="model", part_id=4)))
+    assert printed("association", "ls") == (
+        "  UID    Benchmark UID  Benchmark    Part       Part UID  Name    State    Requested\n"
+        "-----  ---------------  -----------  -------  ----------  ------  -------  ----------------\n"
+        "    1                1  chest-1      dataset           1  mine    PENDING  2026-01-02 03:04\n"
+        "    2                1  chest-1      model             4  mine    PENDING  2026-01-02 03:04\n"
+    )
+
+
+def test_results(serve: Serve, printed: Printed) -> None:
+    serve(listed("result", answers.result(1), answers.result(2, dataset_id=None, metrics=None)))
+    assert printed("result", "ls") == (
+        "  UID    Benchmark UID    Model UID    Dataset UID  Partial    Current    Submitted\n"
+        "-----  ---------------  -----------  -------------  ---------  ---------  ----------------\n"
+        "    1                1            4              1  False      True       2026-01-02 03:05\n"
+        "    2                1            4                 False      True       2026-01-02 03:05\n"
+    )
+
+
+def test_notifications(serve: Serve, printed: Printed) -> None:
+    serve(listed("notifications", answers.notification(1)))
+    assert printed("notifications", "ls") == (
+        "  UID  When              About          What                        Read\n"
+        "-----  ----------------  -------------  --------------------------  ------\n"
+        "    1  2026-01-02 03:04  association/1  Your dataset was approved.  False\n"
+    )
+
+
+@pytest.mark.parametrize("noun", VIEWS)
+def test_an_empty_list_says_so(serve: Serve, printed: Printed, noun: str) -> None:
+    serve(listed(noun))
+    assert printed(noun, "ls").startswith("There are no such")
+    assert json.loads(printed(noun, "ls", "--json")) == []
+
+
+@pytest.mark.parametrize("noun", VIEWS)
+def test_a_list_for_programs_holds_the_things_whole(serve: Serve, printed: Printed, noun: str) -> None:
+    item = VIEWS[noun](1)
+    serve(listed(noun, item, VIEWS[noun](2)))
+    shown = json.loads(printed(noun, "ls", "--json"))
+    assert [one["id"] for one in shown] == [1, 2]
+    assert set(item) <= set(shown[0])
+
+
+@pytest.mark.parametrize("noun", VIEWS)
+def test_a_list_of_several_pages_is_one_list(serve: Serve, printed: Printed, noun: str) -> None:
+    def pages(asked: Asked) -> Reply:
+        first = int(asked.query.get("cursor", "1"))
+        following = str(first + 1) if first < 3 else None
+        return Reply.of(answers.page(VIEWS[noun](first), next_cursor=following))
+
+    serve({f"GET /api/v1/{noun.removesuffix('s')}s": pages})
+    assert len(printed(noun, "ls").splitlines()) == 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("command", "query"),
+    [
+        ("benchmark ls --mine --name x --state operation", "owner=me name=x state=OPERATION"),
+        ("benchmark ls --approval Pending", "approval=PENDING"),
+        ("container ls --mine --state DEVELOPMENT --name x", "owner=me state=DEVELOPMENT name=x"),
+        ("dataset ls --mine --benchmark 3 --state operation", "owner=me benchmark=3 state=OPERATION"),
+        ("association ls --mine --benchmark 3 --dataset 4", "mine=true benchmark=3 dataset=4"),
+        ("association ls --model 4 --state pending", "model=4 state=PENDING"),
+        ("result ls --mine --benchmark 3 --dataset 4 --model 5", "owner=me benchmark=3 dataset=4 model=5"),
+        ("notifications ls --unread", "unread=true"),
+        ("notifications ls", ""),
+    ],
+)
+def test_filters_are_asked_of_the_server(serve: Serve, printed: Printed, command: str, query: str) -> None:
+    noun = command.partition(" ")[0]
+    peer = serve(listed(noun))
+    printed(*command.split())
+    assert dict(pair.split("=") for pair in query.split()) | {"limit": "100"} == peer.asked[-1].query
+
+
+def test_a_name_cannot_paint_the_terminal(serve: Serve, printed: Printed) -> None:
+    serve(listed("benchmark", answers.benchmark(1, name="\x1b[2J\u202egood", description="\x9b31m")))
+    shown = printed("benchmark", "ls")
+    assert "\\x1b[2J\\u202egood" in shown
+    assert not set("\x1b\x9b\u202e") & set(shown)
+
+
+# One thing
+
+
+@pytest.mark.parametrize("noun", ["benchmark", "container", "dataset", "association", "result"])
+def test_a_thing_is_shown_whole(serve: Serve, printed: Printed, noun: str) -> None:
+    thing = VIEWS[noun](7)
+    serve({f"GET /api/v1/{noun}s/7": Reply.of(thing, Medperf_Version=f"{noun}/7@1")})
+    shown = yaml.load(printed(noun, "view", "7"), Loader=yaml.BaseLoader)
+    assert list(shown) == list(json.loads(printed(noun, "view", "7", "--json")))
+    assert set(thing) <= set(shown)
+    assert shown["id"] == "7"
+
+
+def test_a_thing_that_is_not_there_is_a_refusal(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve({"GET /api/v1/benchmarks/9": Reply.problem(404, "no_such_thing", "There is no benchmark 9.")})
+    assert run(["benchmark", "view", "9"]) == 6
+    assert capsys.readouterr().err == "Error: There is no benchmark 9.\nWhat to do: Do something else.\n"
+
+
+# On this machine
+
+
+@pytest.fixture
+def home(home_folder: Path) -> Home:
+    """The folder of a server that nothing listens at: what is local needs no server."""
+    return Home.at("http://localhost:8000")
+
+
+def test_local_datasets_need_no_server(home: Home, printed: Printed) -> None:
+    assert printed("dataset", "ls", "--local").startswith("There are no datasets on this machine.")
+    local_dataset(home, "a", server_id=3)
+    local_dataset(home, "b")
+    rule = "-" * 40
+    assert printed("dataset", "ls", "--local") == (
+        f"{'Generated UID':40}  Name      Server UID  Prepared by         Prepared\n"
+        f"{rule}  ------  ------------  ------------------  ----------------\n"
+        f"{'a' * 40}  mine-a             3  container 1 · prep  2026-01-02 03:04\n"
+        f"{'b' * 40}  mine-b                container 1 · prep  2026-01-02 03:04\n"
+    )
+    assert [it["name"] for it in json.loads(printed("dataset", "ls", "--local", "--json"))] == ["mine-a", "mine-b"]
+    assert yaml.safe_load(printed("dataset", "view", "bbb"))["name"] == "mine-b"
+
+
+def test_local_results_need_no_server(home: Home, printed: Printed) -> None:
+    assert printed("result", "ls", "--local").startswith("There are no such results on this machine.")
+    dataset = local_dataset(home, server_id=1)
+    for model_id in (2, 4):
+        local_result(home, dataset, model_id)
+    record_submission(home, find_result(home, "b1m4d1"), 17)
+    assert [line.split() for line in printed("result", "ls", "--local").splitlines()[2:]] == [
+        ["b1m2d1", "1", "2", "1", "False", "2026-01-02", "03:05"],
+        ["b1m4d1", "1", "4", "1", "False", "17", "2026-01-02", "03:05"],
+    ]
+    assert [it["name"] for it in json.loads(printed("result", "ls", "--local", "--json"))] == ["b1m2d1", "b1m4d1"]
+    assert len(printed("result", "ls", "--local", "--model", "4").splitlines()) == 3
+
+
+# Decisions
+
+
+def decisions(*known: dict[str, Any]) -> dict[str, Reply | Script]:
+    def find(asked: Asked) -> Reply:
+        assert {"benchmark": "1", "dataset": "3"}.items() <= asked.query.items()
+        return Reply.of(answers.page(*known))
+
+    replies: dict[str, Reply | Script] = {"GET /api/v1/associations": find}
+    for verb, state in (("approve", "APPROVED"), ("reject", "REJECTED"), ("withdraw", "WITHDRAWN")):
+        for thing in known:
+            number = thing["id"]
+            replies[f"POST /api/v1/associations/{number}/{verb}"] = Reply.of({**thing, "state": state})
+            replies[f"GET /api/v1/associations/{number}"] = Reply.of(thing)
+    return replies
+
+
+PAIR = ("--benchmark_uid", "1", "--data-uid", "3")
+
+
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_a_request_is_decided_by_its_pair(serve: Serve, printed: Printed, verb: str) -> None:
+    rejected = answers.association(1, part_id=3, state="REJECTED")
+    peer = serve(decisions(rejected, answers.association(2, part_id=3)))
+    shown = printed("association", verb, *PAIR, "--reason", "Because.")
+    state = {"approve": "APPROVED", "reject": "REJECTED"}[verb]
+    assert shown == f"Association 2: dataset 3 (mine) with benchmark 1 (chest-1) is {state}.\n"
+    assert peer.asked[-1].path == f"/api/v1/associations/2/{verb}"
+    assert peer.asked[-1].json == {"reason": "Because."}
+
+
+def test_a_request_is_decided_by_its_uid(serve: Serve, printed: Printed) -> None:
+    peer = serve(decisions(answers.association(2, part_id=3)))
+    assert "is APPROVED." in printed("association", "approve", "2")
+    assert peer.asked[-1].path == "/api/v1/associations/2/approve"
+
+
+def test_what_is_decided_already_is_not_decided_again(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    peer = serve(decisions(answers.association(2, part_id=3, state="APPROVED")))
+    assert run(["association", "reject", *PAIR]) == 2
+    assert "is APPROVED, not PENDING" in capsys.readouterr().err
+    assert not [asked for asked in peer.asked if asked.method == "POST"]
+
+
+def test_a_request_that_nobody_made_is_said_to_be_none(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(decisions())
+    assert run(["association", "approve", *PAIR]) == 2
+    assert "Nobody asked that dataset 3 take part in benchmark 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["", "--benchmark_uid 1", "--data_uid 3", "2 --data_uid 3", "--benchmark_uid 1 --data_uid 3 --model_uid 4"],
+)
+def test_one_association_must_be_named(home_folder: Path, capsys: pytest.CaptureFixture[str], named: str) -> None:
+    assert run(["association", "approve", *named.split()]) == 2
+    assert "Name one association" in capsys.readouterr().err
+
+
+def test_withdrawing_asks(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    peer = serve(decisions(answers.association(2, part_id=3, state="APPROVED")))
+    assert run(["association", "withdraw", *PAIR]) == 3
+    assert not [asked for asked in peer.asked if asked.method == "POST"]
+    with pexpect.spawn(MEDPERF, ["association", "withdraw", *PAIR], encoding="utf-8", timeout=20) as terminal:
+        terminal.expect_exact("Withdraw it? [y/N]:")
+        terminal.sendline("y")
+        terminal.expect_exact("is WITHDRAWN.")
+        terminal.expect(pexpect.EOF)
+    assert run(["association", "withdraw", *PAIR, "--yes"]) == 0
+
+
+def test_a_reason_out_of_bounds_is_refused_before_it_is_sent(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer = serve(decisions(answers.association(2, part_id=3)))
+    assert run(["association", "reject", *PAIR, "--reason", "\x1b[31m"]) == 2
+    assert "reason: must not hold control characters" in capsys.readouterr().err
+    assert not [asked for asked in peer.asked if asked.method == "POST"]
+
+
+def test_notifications_are_marked_as_read(
+    serve: Serve, printed: Printed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = {
+        f"POST /api/v1/notifications/{number}/read": Reply.of(answers.notification(number, is_read=True))
+        for number in (1, 2)
+    }
+    peer = serve({**listed("notifications", answers.notification(1), answers.notification(2)), **read})
+    assert printed("notifications", "read", "2") == "Marked as read: 1.\n"
+    assert printed("notifications", "read", "--all") == "Marked as read: 2.\n"
+    posted = [asked.path for asked in peer.asked if asked.method == "POST"]
+    assert posted == [f"/api/v1/notifications/{number}/read" for number in (2, 1, 2)]
+    assert run(["notifications", "read"]) == 2
+    assert run(["notifications", "read", "1", "--all"]) == 2

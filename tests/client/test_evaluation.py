@@ -1,0 +1,575 @@
+"""Running models on a dataset: by real containers, found again by hashes, and through the commands' own words."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from containers.small import Site
+from medperf.api import Gateway
+from medperf.cli.main import run
+from medperf.datasets import Description, LocalDataset, alone_with, find_dataset, prepare
+from medperf.errors import Busy, ContainerFailed, IntegrityError, NotApproved, PartlyDone, Refused
+from medperf.evaluation import Evaluated, evaluate, find_evaluation
+from medperf.home import Home
+from medperf.journal import Journal, RunState
+from medperf.manifest import Role
+from medperf.results import find_result, local_results, name_result, record_submission
+from peers import answers
+from peers.scripted_peer import Asked, Reply, ScriptedPeer
+
+
+@pytest.fixture(scope="module")
+def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset prepared once by the real container; tests work on copies."""
+    site = Site(tmp_path_factory.mktemp("prepared"))
+    return prepare(
+        site.runner(),
+        site.container(1, Role.PREPARATION),
+        data_path=site.data,
+        labels_path=site.labels,
+        about=Description("mytestdata", "", ""),
+        step=nullcontext,
+    ).folder
+
+
+@pytest.fixture
+def site(tmp_path: Path, dataset_folder: Path) -> Site:
+    site = Site(tmp_path)
+    site.prepared = dataset_folder
+    return site
+
+
+def prepared(site: Site) -> LocalDataset:
+    """The prepared dataset, on this test's machine."""
+    shutil.copytree(site.prepared, site.home.datasets / site.prepared.name)
+    return find_dataset(site.home, site.prepared.name)
+
+
+def evaluated(
+    site: Site,
+    dataset: LocalDataset,
+    *,
+    model: str = "",
+    metrics: str = "",
+    wall_seconds: float = 30,
+    **options: bool,
+) -> Evaluated:
+    return evaluate(
+        site.runner(wall_seconds=wall_seconds),
+        dataset,
+        site.container(2, Role.MODEL, fault=model),
+        site.container(3, Role.METRICS, fault=metrics),
+        purpose="benchmark run",
+        on_step=site.steps.append,
+        **options,
+    )
+
+
+def runs_of(site: Site, task: str) -> list[RunState]:
+    return [one.state for one in site.journal.runs() if one.task == task]
+
+
+# The evaluation
+
+
+def test_a_model_is_scored_by_the_metrics_on_the_prepared_data(site: Site) -> None:
+    dataset = prepared(site)
+    found = evaluated(site, dataset)
+    assert not found.from_cache
+    assert found.evaluation.metrics == {"auc": (3 + 5 + 7) / 1000, "counts": {"cases": 3}}
+    assert (found.evaluation.engine, found.evaluation.is_partial) == ("sandbox", False)
+    assert found.evaluation.dataset_hash == dataset.data_hash
+    assert found.evaluation.model_hash == site.shelf.views[2].hash
+    assert found.evaluation.started_at <= found.evaluation.finished_at
+    assert site.steps == ["hash", "infer", "evaluate"]
+    assert "infer: secret of a patient" in site.lines
+    assert list(site.home.runs.glob("*/work")) == []
+
+
+def test_what_was_run_is_found_by_hashes_and_not_run_again(site: Site) -> None:
+    dataset = prepared(site)
+    first = evaluated(site, dataset)
+    again = evaluated(site, dataset)
+    assert again == Evaluated(first.evaluation, from_cache=True)
+    assert runs_of(site, "infer") == [RunState.DONE]
+    # Other parameters make another container hash.
+    assert not evaluated(site, dataset, metrics="none, but another hash").from_cache
+    assert not evaluated(site, dataset, model="none, but another hash").from_cache
+    assert len(runs_of(site, "infer")) == 3
+
+
+def test_a_damaged_cached_result_is_run_again(site: Site) -> None:
+    dataset = prepared(site)
+    key = evaluated(site, dataset).evaluation.key
+    file = site.home.results / key / "result.yaml"
+    whole = file.read_text()
+    for damaged in (whole[:40], whole.replace(dataset.data_hash, "0" * 64)):
+        file.write_text(damaged)
+        with pytest.raises(IntegrityError):
+            find_evaluation(site.home, key)
+        assert not evaluated(site, dataset).from_cache
+        assert evaluated(site, dataset).from_cache
+
+
+def test_the_prepared_data_is_hashed_again_before_anything_runs(site: Site) -> None:
+    dataset = prepared(site)
+    (dataset.data / "case0.txt").write_text("ALTERED")
+    with pytest.raises(IntegrityError, match=r"changed: data/case0\.txt"):
+        evaluated(site, dataset)
+    assert runs_of(site, "infer") == []
+
+
+@pytest.mark.parametrize(("model", "metrics", "task"), [("infer", "", "infer"), ("", "evaluate", "evaluate")])
+def test_a_failure_names_the_task_the_exit_code_and_the_log_and_keeps_nothing(
+    site: Site, model: str, metrics: str, task: str
+) -> None:
+    with pytest.raises(ContainerFailed, match=f"'{task}' ended with exit code 3") as raised:
+        evaluated(site, prepared(site), model=model, metrics=metrics)
+    assert str(site.home.runs / site.journal.runs()[0].id / "task.log") in raised.value.hint
+    assert list(site.home.results.rglob("result.yaml")) == []
+    assert list(site.home.runs.glob("*/work")) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("nothing", "is not there"),
+        ("link", "link"),
+        ("not_yaml", "not valid YAML"),
+        ("list", "mapping"),
+        ("huge", "larger than"),
+        ("controls", "control characters"),
+    ],
+)
+def test_a_metrics_file_that_cannot_be_trusted_is_refused(site: Site, fault: str, said: str) -> None:
+    with pytest.raises(ContainerFailed, match=said) as raised:
+        evaluated(site, prepared(site), metrics=fault)
+    assert "root:" not in str(raised.value)
+    assert list(site.home.results.rglob("result.yaml")) == []
+
+
+def test_undefined_metrics_are_null(site: Site) -> None:
+    found = evaluated(site, prepared(site), metrics="undefined").evaluation
+    assert found.metrics == {"auc": None, "worst": {"low": None, "high": None}, "list": [None, 1]}
+    assert find_evaluation(site.home, found.key) == found
+
+
+def test_a_partial_result_is_made_only_when_asked_for_and_a_whole_run_replaces_it(site: Site) -> None:
+    dataset = prepared(site)
+    with pytest.raises(ContainerFailed):
+        evaluated(site, dataset, model="half")
+    partial = evaluated(site, dataset, model="half", ignore_model_errors=True)
+    assert partial.evaluation.is_partial
+    assert partial.evaluation.metrics["counts"] == {"cases": 1}
+    assert evaluated(site, dataset, model="half", ignore_model_errors=True).from_cache
+    # Whoever wants a whole one is not given the partial one.
+    with pytest.raises(ContainerFailed):
+        evaluated(site, dataset, model="half")
+    with pytest.raises(ContainerFailed):
+        evaluated(site, dataset, model="infer", ignore_model_errors=True)
+
+
+def test_a_model_that_hangs_is_ended_at_its_limit(site: Site) -> None:
+    dataset = prepared(site)
+    with pytest.raises(ContainerFailed, match="longer than its limit"):
+        evaluated(site, dataset, model="slow", wall_seconds=0.2)
+    assert site.journal.runs()[0].cause == "time_limit"
+
+
+def test_a_result_keeps_its_submission_under_its_name_until_it_is_another_evaluation(site: Site) -> None:
+    dataset = prepared(site)
+    place = {"benchmark_id": 1, "model_id": 4, "dataset_id": 9}
+    named = name_result(site.home, evaluated(site, dataset).evaluation, **place)
+    record_submission(site.home, named, 31)
+    assert find_result(site.home, "b1m4d9").submitted_id == 31
+    assert name_result(site.home, evaluated(site, dataset).evaluation, **place).submitted_id == 31
+    other = evaluated(site, dataset, model="none, but another hash").evaluation
+    assert name_result(site.home, other, **place).submitted_id is None
+    assert [one.name for one in local_results(site.home)] == ["b1m4d9"]
+
+
+# The commands, against a scripted peer
+
+
+class Server:
+    """What a server that knows one benchmark, one dataset and these containers would answer."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.state: str | None = "APPROVED"
+        self.models = [2, 4]
+        self.benchmark: dict[str, Any] = {}
+        self.refusals: dict[str, Reply] = {}
+        self.posted: list[tuple[str, dict[str, Any]]] = []
+        self.asked: list[Asked] = []
+
+    def __call__(self, asked: Asked) -> Reply:
+        self.asked.append(asked)
+        path = asked.path.removeprefix("/api/v1")
+        if asked.path in self.site.shelf.files:
+            return Reply(body=self.site.shelf.files[asked.path])
+        if asked.method == "POST":
+            return self._post(asked, path)
+        if number := re.fullmatch(r"/containers/(\d+)", path):
+            return Reply.of(self.site.shelf.views[int(number[1])].model_dump(mode="json"))
+        known = {
+            "/server": answers.SERVER,
+            "/benchmarks/1": answers.benchmark(**self.benchmark),
+            "/associations": answers.page(*self._associations()),
+            "/associations/7": next(iter(self._associations()), {}),
+            "/due": answers.page(*(self._due(model) for model in self.models)),
+        }
+        return Reply.of(known[path]) if path in known else Reply.problem(404, "no_such_thing")
+
+    def _post(self, asked: Asked, path: str) -> Reply:
+        if path == "/auth/login":
+            return Reply.of(answers.tokens())
+        self.posted.append((path, asked.json))
+        if path in self.refusals:
+            return self.refusals[path]
+        views = {"/datasets": self._dataset, "/results": self._result, "/associations": self._association}
+        return Reply.of(views[path](asked.json), 201)
+
+    def _associations(self) -> list[dict[str, Any]]:
+        return [] if self.state is None else [answers.association(7, state=self.state, part_id=9)]
+
+    def _association(self, body: dict[str, Any]) -> dict[str, Any]:
+        return answers.association(8, part_id=body["dataset_id"], summary=body["summary"])
+
+    def _due(self, model: int) -> dict[str, Any]:
+        return {
+            "benchmark_id": 1,
+            "dataset_id": 9,
+            "model_id": model,
+            "is_reference_model": model == 2,
+            "state": "due",
+            "result_id": None,
+        }
+
+    def _dataset(self, body: dict[str, Any]) -> dict[str, Any]:
+        more = {"owner_id": 5, "owner_name": "ada", "preparation_hash": "ab" * 32, "state": "OPERATION"}
+        when = {"is_valid": True, "created_at": "2026-01-02T03:04:05Z"}
+        return {"id": 9, "version": 1, **body, **more, **when}
+
+    def _result(self, body: dict[str, Any]) -> dict[str, Any]:
+        more = {"submitted_at": "2026-01-02T03:04:05Z", "is_current": True, "not_current_because": []}
+        return {"id": 30 + body["model_id"], "version": 1, **body, **more}
+
+
+@pytest.fixture
+def server(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    answering = Server(site)
+    for number, role in ((1, Role.PREPARATION), (2, Role.MODEL), (3, Role.METRICS), (4, Role.MODEL)):
+        fault = "none, but another hash" if number == 4 else ""
+        site.shelf.register(number, role, fault=fault)
+    with ScriptedPeer(answering) as peer:
+        monkeypatch.setenv("MEDPERF_SERVER", peer.url)
+        monkeypatch.setenv("MEDPERF_HOME", str(tmp_path / "medperf"))
+        site.home = Home.at(peer.url)
+        site.journal = Journal(site.home.journal)
+        with Gateway(site.home) as gateway:
+            gateway.login("ada", "test")
+        yield answering
+
+
+Medperf = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def medperf(capfd: pytest.CaptureFixture[str]) -> Medperf:
+    def command(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run(arguments)
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def created(site: Site, medperf: Medperf) -> str:
+    code, out, err = medperf(
+        *("dataset", "create", "--name", "mytestdata", "--description", "d", "--location", "here"),
+        *("--data-path", str(site.data), "--labels_path", str(site.labels), "--benchmark", "1"),
+    )
+    assert code == 0, err
+    found = re.search(r"^Generated UID: ([0-9a-f]{40})$", out, re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+RUN = ("benchmark", "run", "--benchmark", "1", "--data_uid", "9")
+
+
+def test_the_data_owners_steps_in_the_words_of_the_tutorial(site: Site, server: Server, medperf: Medperf) -> None:
+    uid = created(site, medperf)
+    assert server.posted == []
+
+    code, out, _ = medperf("dataset", "submit", "--data_uid", uid[:8], "--yes")
+    assert (code, "Server UID: 9" in out) == (0, True)
+    path, body = server.posted[0]
+    # What was printed is what was sent.
+    assert (path, printed(out)) == ("/datasets", body)
+
+    server.state = None
+    code, out, err = medperf("dataset", "associate", "--benchmark_uid", "1", "--data_uid", "9", "-y")
+    assert (code, "Association 8 is PENDING." in out) == (0, True), err
+    path, body = server.posted[1]
+    assert (path, printed(out)) == ("/associations", body)
+    assert set(body["summary"]) == {"metrics", "started_at", "finished_at", "seconds"}
+    assert "secret" not in str(server.posted)
+
+    server.state = "APPROVED"
+    code, out, err = medperf(*RUN)
+    assert (code, out) == (
+        0,
+        """\
+  model  local result UID    partial result    from cache    error
+-------  ------------------  ----------------  ------------  -------
+      2  b1m2d9              False             True
+      4  b1m4d9              False             False
+Total number of models: 2
+        1 were skipped (already executed), of which 0 have partial results
+        0 failed
+        1 ran successfully, of which 0 have partial results
+
+✅ Done!
+""",
+    )
+    assert "[2/2] model 4 · small-model-4" in err
+    assert "infer begins" in err
+
+    code, out, _ = medperf("result", "view", "b1m4d9")
+    assert (code, yaml.safe_load(out)["evaluation"]["metrics"]["auc"]) == (0, 0.015)
+
+    code, out, _ = medperf("result", "submit", "--result", "b1m4d9", "--yes")
+    assert (code, "b1m4d9 is accepted. Server UID: 34" in out) == (0, True)
+    assert (server.posted[2][0], printed(out)) == ("/results", server.posted[2][1])
+    code, out, _ = medperf("result", "submit", "--all", "--yes")
+    assert (code, [body["model_id"] for path, body in server.posted if path == "/results"]) == (0, [4, 2])
+    code, out, _ = medperf("result", "submit", "--all", "--yes")
+    assert (code, out) == (0, "Nothing is left to send.\n")
+
+
+def printed(out: str) -> Any:
+    """The YAML that a command printed, indented, before it sent it."""
+    block = re.search(r"\n\n((?:  .*\n)+)", out)
+    assert block is not None, out
+    return yaml.safe_load(block[1])
+
+
+def ready(site: Site) -> LocalDataset:
+    """A dataset that was prepared and submitted."""
+    return prepared(site).linked_to(9)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (None, "has not asked to take part"),
+        ("PENDING", "is PENDING"),
+        ("REJECTED", "is REJECTED"),
+        ("WITHDRAWN", "is WITHDRAWN"),
+    ],
+)
+def test_nothing_runs_and_nothing_is_sent_unless_the_association_is_approved(
+    site: Site, server: Server, medperf: Medperf, state: str | None, said: str
+) -> None:
+    dataset = ready(site)
+    runs = len(site.journal.runs())
+    server.state = state
+    code, _, err = medperf(*RUN)
+    assert (code, said in err, "What to do:" in err) == (NotApproved.exit_code, True, True)
+    assert len(site.journal.runs()) == runs
+
+    evaluation = evaluated(site, dataset).evaluation
+    name_result(site.home, evaluation, benchmark_id=1, model_id=4, dataset_id=9)
+    assert medperf("result", "submit", "--result", "b1m4d9", "-y")[0] == NotApproved.exit_code
+    assert server.posted == []
+
+
+def test_one_model_that_fails_does_not_stop_the_others(site: Site, server: Server, medperf: Medperf) -> None:
+    ready(site)
+    site.shelf.register(2, Role.MODEL, fault="infer")
+    server.models = [2, 4, 5]
+    site.shelf.views[5] = site.shelf.register(5, Role.MODEL).model_copy(update={"hash": "0" * 64})
+
+    code, out, err = medperf(*RUN)
+
+    assert code == PartlyDone.exit_code
+    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()[2:5]]
+    assert rows[0] == ["2", "The task 'infer' ended with exit code 3"]
+    assert rows[1] == ["4", "b1m4d9", "False", "False"]
+    assert rows[2][0] == "5"
+    assert rows[2][1] == "The hash of container 5 (small-model-5) is not what its reg…"
+    assert "        2 failed\n        1 ran successfully" in out
+    assert "Done" not in out
+    assert "task.log" in err
+    assert [one.name for one in local_results(site.home)] == ["b1m4d9"]
+
+
+def test_the_exit_code_is_that_of_the_failure_where_every_model_fails(
+    site: Site, server: Server, medperf: Medperf
+) -> None:
+    ready(site)
+    server.models = [2]
+    site.shelf.register(2, Role.MODEL, fault="infer")
+    code, out, _ = medperf(*RUN)
+    assert code == ContainerFailed.exit_code
+    assert "        1 failed\n        0 ran successfully" in out
+
+
+def test_changed_data_is_refused_even_where_every_result_is_cached(
+    site: Site, server: Server, medperf: Medperf
+) -> None:
+    dataset = ready(site)
+    assert medperf(*RUN)[0] == 0
+    (dataset.data / "case1.txt").write_text("ALTERED")
+    code, out, err = medperf(*RUN)
+    assert (code, out) == (IntegrityError.exit_code, "")
+    assert "changed: data/case1.txt" in err
+    for command in (
+        ("result", "submit", "--all", "-y"),
+        ("dataset", "associate", "--benchmark_uid", "1", "--data_uid", "9", "-y"),
+    ):
+        server.state = "APPROVED" if command[0] == "result" else None
+        code, _, err = medperf(*command)
+        assert (code, "changed: data/case1.txt" in err) == (IntegrityError.exit_code, True)
+    assert server.posted == []
+
+
+def test_changed_data_is_not_submitted(site: Site, server: Server, medperf: Medperf) -> None:
+    uid = prepared(site).generated_uid
+    (site.home.datasets / uid / "labels/labels.csv").write_text("case0,0\n")
+    code, _, err = medperf("dataset", "submit", "--data_uid", uid, "-y")
+    assert (code, "changed: labels/labels.csv" in err, server.posted) == (IntegrityError.exit_code, True, [])
+
+
+def test_a_second_command_on_the_dataset_says_that_it_is_busy(
+    site: Site, server: Server, medperf: Medperf
+) -> None:
+    dataset = ready(site)
+    with alone_with(site.home, dataset):
+        for command in (RUN, ("dataset", "submit", "-d", "9"), ("dataset", "associate", "-b", "1", "-d", "9")):
+            code, _, err = medperf(*command)
+            assert (code, f"process {os.getpid()}" in err) == (Busy.exit_code, True)
+
+
+def test_without_a_terminal_and_without_yes_nothing_is_sent(site: Site, server: Server, medperf: Medperf) -> None:
+    uid = prepared(site).generated_uid
+    code, out, err = medperf("dataset", "submit", "--data_uid", uid)
+    assert (code, "generated_uid: " in out, "--yes" in err, server.posted) == (3, True, True, [])
+
+
+def test_what_is_asked_for_already_is_shown_and_not_run_again(
+    site: Site, server: Server, medperf: Medperf
+) -> None:
+    ready(site)
+    runs = len(site.journal.runs())
+    server.state = "PENDING"
+    code, out, _ = medperf("dataset", "associate", "--benchmark_uid", "1", "--data_uid", "9")
+    assert (code, "Association 7 is PENDING." in out) == (0, True)
+    assert len(site.journal.runs()) == runs
+
+
+def test_an_association_that_came_about_meanwhile_is_taken_as_it_is(
+    site: Site, server: Server, medperf: Medperf
+) -> None:
+    ready(site)
+    server.state = "WITHDRAWN"
+    server.refusals["/associations"] = existing("already_live", "association/7")
+    code, out, _ = medperf("dataset", "associate", "--benchmark_uid", "1", "--data_uid", "9", "-y")
+    assert (code, "Association 7 is WITHDRAWN." in out) == (0, True)
+
+
+def existing(code: str, thing: str) -> Reply:
+    document = {"title": code, "status": 409, "code": code, "detail": "It is there.", "existing": thing}
+    return Reply.of(document, 409)
+
+
+def test_a_result_that_the_server_has_already_is_linked(site: Site, server: Server, medperf: Medperf) -> None:
+    ready(site)
+    assert medperf(*RUN)[0] == 0
+    server.refusals["/results"] = existing("already_submitted", "result/77")
+    code, out, _ = medperf("result", "submit", "--result", "b1m4d9", "-y")
+    assert (code, "result 77" in out) == (0, True)
+    assert find_result(site.home, "b1m4d9").submitted_id == 77
+
+
+def test_a_refused_result_is_not_written_down_as_sent(site: Site, server: Server, medperf: Medperf) -> None:
+    ready(site)
+    assert medperf(*RUN)[0] == 0
+    server.refusals["/results"] = Reply.problem(409, "hash_differs")
+    code, _, err = medperf("result", "submit", "--all", "-y")
+    assert (code, "b1m2d9 was not sent" in err) == (Refused.exit_code, True)
+    assert find_result(site.home, "b1m4d9").submitted_id is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"state": "DEVELOPMENT"}, "in development"),
+        ({"approval": "PENDING"}, "not approved"),
+        ({"is_valid": False}, "not valid"),
+    ],
+)
+def test_a_benchmark_that_is_not_open_is_refused_before_the_reference_model_runs(
+    site: Site, server: Server, medperf: Medperf, changes: dict[str, Any], said: str
+) -> None:
+    ready(site)
+    runs = len(site.journal.runs())
+    server.state, server.benchmark = None, changes
+    code, _, err = medperf("dataset", "associate", "--benchmark_uid", "1", "--data_uid", "9", "-y")
+    assert (code, said in err) == (NotApproved.exit_code, True)
+    assert len(site.journal.runs()) == runs
+
+
+def test_a_dataset_prepared_by_another_container_is_refused_before_anything_runs(
+    site: Site, server: Server, medperf: Medperf
+) -> None:
+    ready(site)
+    runs = len(site.journal.runs())
+    site.shelf.register(6, Role.PREPARATION, fault="none, but another hash")
+    server.state, server.benchmark = None, {"preparation_id": 6}
+    code, _, err = medperf("dataset", "associate", "--benchmark_uid", "1", "--data_uid", "9", "-y")
+    assert (code, "was prepared by container 1" in err) == (2, True)
+    assert len(site.journal.runs()) == runs
+
+
+def test_ctrl_c_between_models_keeps_what_was_run_and_the_same_command_goes_on(
+    site: Site, server: Server, medperf: Medperf
+) -> None:
+    ready(site)
+    site.shelf.register(4, Role.MODEL, fault="slow")
+    done = threading.Event()
+
+    def interrupt() -> None:
+        while not done.is_set():
+            for newest in site.journal.runs()[:1]:
+                log = site.home.runs / newest.id / "task.log"
+                if newest.container_name.endswith("4") and log.exists() and b"begins" in log.read_bytes():
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    code, _, err = medperf(*RUN)
+    done.set()
+    watcher.join()
+    assert (code, "Interrupted" in err) == (130, True)
+    assert [one.name for one in local_results(site.home)] == ["b1m2d9"]
+    assert list(site.home.runs.glob("*/work")) == []
+
+    code, out, _ = medperf(*RUN)
+    assert (code, "1 were skipped" in out, "1 ran successfully" in out) == (0, True, True)

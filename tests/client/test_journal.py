@@ -1,0 +1,199 @@
+"""The journal of runs: written before they start, and what a client that died leaves is found by the next."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from medperf import tasks
+from medperf.engines.sandbox import SandboxEngine
+from medperf.errors import ClientError
+from medperf.home import Home
+from medperf.journal import CLIENT_GONE, Client, Journal, Run, RunState
+from medperf.tasks import end_left_over
+
+# Another process opens a run, says its ID, and waits to be killed.
+_OTHER_CLIENT = """
+import sys, time
+from pathlib import Path
+from medperf.journal import Journal
+run = Journal(Path(sys.argv[1])).open_run(
+    purpose="benchmark run", container_hash="0" * 64, container_name="model", task="infer",
+    dataset_uid=None, engine="sandbox", limits={})
+Journal(Path(sys.argv[1])).started(run.id)
+print(run.id, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home("http://localhost:8000", tmp_path / "localhost_8000")
+
+
+def open_run(journal: Journal, **changes: str) -> Run:
+    facts = {
+        "purpose": "benchmark run",
+        "container_name": "model",
+        "task": "infer",
+        "engine": "sandbox",
+        **changes,
+    }
+    return journal.open_run(container_hash="0" * 64, dataset_uid="ab" * 20, limits={"wall_seconds": 5.0}, **facts)
+
+
+def other_client(home: Home) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _OTHER_CLIENT, str(home.journal)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_run_is_a_record_from_its_start_to_its_one_end(home: Home) -> None:
+    journal = Journal(home.journal)
+    run = open_run(journal)
+    assert (run.state, run.started_at, run.limits) == (RunState.QUEUED, None, {"wall_seconds": 5.0})
+    journal.started(run.id)
+    assert journal.find(run.id).state is RunState.RUNNING
+    assert journal.ended(run.id, RunState.FAILED, cause="exit_code", exit_code=3)
+    assert not journal.ended(run.id, RunState.DONE, cause=None, exit_code=0)
+
+    ended = Journal(home.journal).find(run.id)
+
+    assert (ended.state, ended.cause, ended.exit_code) == (RunState.FAILED, "exit_code", 3)
+    assert ended.finished_at is not None
+    assert ended.started_at is not None
+    assert ended.client == Client.this()
+
+
+def test_a_run_that_is_not_there_is_not_found(home: Home) -> None:
+    with pytest.raises(KeyError):
+        Journal(home.journal).find("nothing")
+
+
+def test_the_runs_of_a_dataset_are_the_newest_first(home: Home) -> None:
+    journal = Journal(home.journal)
+    first, second = open_run(journal), open_run(journal)
+    assert [run.id for run in journal.runs(dataset_uid="ab" * 20)] == [second.id, first.id]
+    assert journal.runs(dataset_uid="cd" * 20) == []
+
+
+def test_a_run_of_a_client_that_lives_is_no_left_over(home: Home) -> None:
+    journal = Journal(home.journal)
+    open_run(journal)
+    process, run_id = other_client(home)
+    try:
+        assert journal.left_over() == []
+    finally:
+        kill(process)
+    assert [run.id for run in journal.left_over()] == [run_id]
+
+
+def test_a_process_id_that_came_back_is_another_client() -> None:
+    this = Client.this()
+    assert this.is_alive()
+    assert not replace(this, started=f"{int(this.started) - 1}").is_alive()
+    assert not replace(this, boot_id="another boot").is_alive()
+
+
+def test_the_next_command_ends_what_a_killed_client_left_and_keeps_its_log(home: Home) -> None:
+    journal = Journal(home.journal)
+    process, run_id = other_client(home)
+    folder = home.runs / run_id
+    (folder / "work/output_path").mkdir(parents=True)
+    (folder / "work/output_path/half.csv").write_text("half")
+    (folder / f"{run_id}.tmp").mkdir()
+    # As a container could leave it.
+    (folder / "work/output_path").chmod(0o000)
+    (folder / "task.log").write_text("said")
+    engine = SandboxEngine(home.environments)
+    try:
+        assert end_left_over(home, journal, engine) == []
+        assert (folder / "work").is_dir()
+    finally:
+        kill(process)
+
+    ended = end_left_over(home, journal, engine)
+
+    assert [run.id for run in ended] == [run_id]
+    assert (journal.find(run_id).state, journal.find(run_id).cause) == (RunState.FAILED, CLIENT_GONE)
+    assert [path.name for path in folder.iterdir()] == ["task.log"]
+    assert (folder / "task.log").read_text() == "said"
+    assert end_left_over(home, journal, engine) == []
+
+
+def test_outputs_that_a_killed_client_had_lent_are_removed_though_its_run_was_done(home: Home) -> None:
+    journal = Journal(home.journal)
+    process, run_id = other_client(home)
+    work = home.runs / run_id / "work"
+    work.mkdir(parents=True)
+    journal.ended(run_id, RunState.DONE, cause=None, exit_code=0)
+    engine = SandboxEngine(home.environments)
+    try:
+        end_left_over(home, journal, engine)
+        assert work.is_dir()
+    finally:
+        kill(process)
+    end_left_over(home, journal, engine)
+    assert not work.exists()
+
+
+def test_only_so_many_ended_runs_are_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_RUNS_KEPT", 2)
+    journal = Journal(home.journal)
+    process, old = other_client(home)
+    kill(process)
+    (home.runs / old).mkdir()
+    runs = [open_run(journal) for _ in range(3)]
+    end_left_over(home, journal, SandboxEngine(home.environments))
+    # The oldest of the living client stays: it may still be lending its outputs.
+    assert {run.id for run in journal.runs()} == {run.id for run in runs}
+    assert not (home.runs / old).exists()
+
+
+def test_what_is_written_survives_a_power_cut(home: Home) -> None:
+    journal = Journal(home.journal)
+    with journal._connected() as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        assert connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_clients_that_begin_at_the_same_moment_all_record_their_runs(home: Home) -> None:
+    file = home.journal
+    started = [other_client_process(file) for _ in range(4)]
+    try:
+        ids = {process.stdout.readline().strip() for process in started if process.stdout}
+    finally:
+        for process in started:
+            kill(process)
+    assert len(ids) == 4
+    assert {run.id for run in Journal(file).runs()} == ids
+
+
+def other_client_process(file: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", _OTHER_CLIENT, str(file)], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_journal_of_a_newer_client_is_refused_and_left_alone(home: Home) -> None:
+    with sqlite3.connect(home.journal) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ClientError, match="newer medperf"):
+        Journal(home.journal)
+
+
+def test_a_file_that_is_no_journal_is_a_clear_error(home: Home) -> None:
+    home.journal.write_bytes(b"not a database" * 100)
+    with pytest.raises(ClientError, match="cannot be used"):
+        Journal(home.journal)

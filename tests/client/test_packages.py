@@ -1,0 +1,131 @@
+"""The sandbox's packages, installed by the real pip from wheels made here."""
+
+import base64
+import hashlib
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+from medperf.engines import packages
+from medperf.errors import EngineUnavailable, IntegrityError
+from medperf.manifest.model import Package
+
+
+def wheel(folder: Path, name: str = "tiny", version: str = "1.0", *, needs: str = "") -> Package:
+    """A wheel with one module, and the package that names it."""
+    about = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    lines = [f"{path},sha256={_record_hash(text)},{len(text)}" for path, text in files.items()]
+    record = f"{about}/RECORD"
+    files[record] = "\n".join([*lines, f"{record},,"]) + "\n"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for inner, text in files.items():
+            archive.writestr(inner, text)
+    return Package(name, version, (hashlib.sha256(path.read_bytes()).hexdigest(),))
+
+
+def _record_hash(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    # As a site without a network is told to do.
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_packages_are_installed_once_and_kept_by_hash(wheels: Path, tmp_path: Path) -> None:
+    wanted = (wheel(wheels),)
+    root = tmp_path / "packages"
+    lines: list[str] = []
+    folder = packages.install(root, wanted, on_line=lines.append)
+    assert (folder / "tiny.py").read_text() == "VERSION = '1.0'\n"
+    assert folder == packages.packages_folder(root, wanted)
+    assert any("tiny" in line for line in lines)
+    assert sorted(path.name for path in root.iterdir()) == sorted([folder.name, f"{folder.name}.log"])
+    next(wheels.iterdir()).unlink()
+    assert packages.install(root, wanted, on_line=lines.append) == folder
+
+
+def test_other_hashes_are_other_packages(wheels: Path, tmp_path: Path) -> None:
+    package = wheel(wheels)
+    other = Package(package.name, package.version, ("0" * 64,))
+    assert packages.packages_folder(tmp_path, (package,)) != packages.packages_folder(tmp_path, (other,))
+
+
+def test_a_wheel_with_another_hash_is_refused_and_leaves_nothing(wheels: Path, tmp_path: Path) -> None:
+    wheel(wheels)
+    root = tmp_path / "packages"
+    with pytest.raises(IntegrityError, match="not the one that its manifest names"):
+        packages.install(root, (Package("tiny", "1.0", ("0" * 64,)),), on_line=lambda line: None)
+    assert [path.suffix for path in root.iterdir()] == [".log"]
+
+
+def test_a_package_that_is_not_there_says_what_to_do(wheels: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable) as refused:
+        packages.install(tmp_path / "packages", (Package("tiny", "1.0", ("0" * 64,)),), on_line=lambda line: None)
+    assert "No matching distribution" in str(refused.value)
+    assert "no wheel of it" in refused.value.hint
+
+
+def test_a_source_distribution_is_never_built(wheels: Path, tmp_path: Path) -> None:
+    source = wheels / "tiny-1.0.zip"
+    built = tmp_path / "built"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("tiny-1.0/setup.py", f"open({str(built)!r}, 'w')\n")
+    wanted = Package("tiny", "1.0", (hashlib.sha256(source.read_bytes()).hexdigest(),))
+    with pytest.raises(EngineUnavailable):
+        packages.install(tmp_path / "packages", (wanted,), on_line=lambda line: None)
+    assert not built.exists()
+
+
+def test_what_a_package_needs_is_not_fetched_by_itself(wheels: Path, tmp_path: Path) -> None:
+    wheel(wheels, "hidden")
+    folder = packages.install(
+        tmp_path / "packages", (wheel(wheels, needs="Requires-Dist: hidden\n"),), on_line=lambda line: None
+    )
+    assert (folder / "tiny.py").exists()
+    assert not (folder / "hidden.py").exists()
+
+
+def test_two_at_once_both_get_the_whole_folder(wheels: Path, tmp_path: Path) -> None:
+    wanted = (wheel(wheels),)
+    root = tmp_path / "packages"
+    # Both have looked before either is done.
+    both_looked = threading.Barrier(2)
+    found: list[Path] = []
+
+    def install() -> None:
+        waited: list[int] = []
+
+        def on_line(line: str) -> None:
+            if not waited:
+                waited.append(both_looked.wait(30))
+
+        found.append(packages.install(root, wanted, on_line=on_line))
+
+    threads = [threading.Thread(target=install) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [packages.packages_folder(root, wanted)] * 2
+    assert (found[0] / "tiny.py").exists()
+    assert not list(root.glob(".*partial*"))
+
+
+def test_a_missing_pip_is_said(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EngineUnavailable, match="needs pip") as refused:
+        packages.install(tmp_path / "packages", (wheel(wheels),), on_line=lambda line: None)
+    assert "ensurepip" in refused.value.hint

@@ -1,0 +1,214 @@
+"""Containers of a few lines, run by the real sandbox: what each does wrong is said in its parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medperf.assets import Assets
+from medperf.containers import LocalContainer, fetch_container
+from medperf.engines.base import Limits
+from medperf.engines.sandbox import SandboxEngine
+from medperf.home import Home
+from medperf.journal import Journal
+from medperf.manifest import Role
+from medperf.tasks import Runner
+from medperf_contracts.hashing import container_hash, text_hash
+from medperf_contracts.registry import ContainerView
+
+_PREAMBLE = """
+import os, shutil, sys, time
+from pathlib import Path
+task = sys.argv[1]
+given = dict(word[2:].split("=", 1) for word in sys.argv[2:])
+places = {name: Path(value) for name, value in given.items()}
+fault = places["parameters_file"].read_text().partition("fault: ")[2].strip()
+print(f"{task} begins", flush=True)
+def act(name):
+    if fault != name:
+        return
+    print(f"secret of a patient, fault {name}", flush=True)
+    raise SystemExit(3)
+"""
+
+# Prepares text files: upper case. The labels are copied.
+_PREPARATION = """
+if task == "prepare":
+    act("prepare")
+    for file in sorted(places["data_path"].iterdir()):
+        (places["output_path"] / file.name).write_text(file.read_text().upper())
+    for file in sorted(places["labels_path"].iterdir()):
+        shutil.copyfile(file, places["output_labels_path"] / file.name)
+    if fault == "link":
+        (places["output_path"] / "link").symlink_to("/etc/passwd")
+    if fault == "slow":
+        time.sleep(600)
+    if fault == "nothing":
+        shutil.rmtree(places["output_path"], ignore_errors=True)
+        for file in places["output_labels_path"].iterdir():
+            file.unlink()
+elif task == "sanity_check":
+    act("sanity_check")
+    assert all(file.read_text().isupper() for file in places["data_path"].iterdir())
+else:
+    act("statistics")
+    count = len(list(places["data_path"].iterdir()))
+    places["output_path"].write_text(f"cases: {count}\\nmean: .nan\\n")
+"""
+
+# Scores a file by its length.
+_MODEL = """
+act("infer")
+time.sleep(1.5 if fault == "slow" else 0)
+lines = [f"{file.name},{len(file.read_text())}" for file in sorted(places["data_path"].iterdir())]
+(places["output_path"] / "predictions.csv").write_text("\\n".join(lines[:1] if fault == "half" else lines))
+print("infer: secret of a patient", flush=True)
+act("half")
+act("after_writing")
+"""
+
+_METRICS = """
+act("evaluate")
+lines = (places["predictions"] / "predictions.csv").read_text().splitlines()
+out = places["output_path"]
+if fault == "link":
+    out.symlink_to("/etc/passwd")
+elif fault == "not_yaml":
+    out.write_text("auc: [0.9")
+elif fault == "list":
+    out.write_text("- 0.9")
+elif fault == "huge":
+    out.write_text("auc: 0.9\\n#" + "x" * 2_000_000)
+elif fault == "controls":
+    out.write_text('auc: "\\\\e[31m"')
+elif fault == "undefined":
+    out.write_text("auc: .nan\\nworst: {low: -.inf, high: .inf}\\nlist: [.nan, 1]")
+elif fault != "nothing":
+    total = sum(int(line.split(",")[1]) for line in lines)
+    out.write_text(f"auc: {total / 1000}\\ncounts: {{cases: {len(lines)}}}\\n")
+"""
+
+
+def _tasks(role: Role) -> dict[str, Any]:
+    parameters = {"parameters_file": "parameters.yaml"}
+    data = {"data_path": {"type": "directory"}, "labels_path": {"type": "directory"}, **parameters}
+    if role is Role.PREPARATION:
+        prepared = {"output_path": {"type": "directory"}, "output_labels_path": {"type": "directory"}}
+        return {
+            "prepare": {"parameters": {"inputs": data, "outputs": prepared}},
+            "sanity_check": {"parameters": {"inputs": data}},
+            "statistics": {"parameters": {"inputs": data, "outputs": {"output_path": "statistics.yaml"}}},
+        }
+    if role is Role.MODEL:
+        inputs = {"data_path": {"type": "directory"}, **parameters}
+        return {"infer": {"parameters": {"inputs": inputs, "outputs": {"output_path": {"type": "directory"}}}}}
+    inputs = {"predictions": {"type": "directory"}, "labels": {"type": "directory"}, **parameters}
+    return {"evaluate": {"parameters": {"inputs": inputs, "outputs": {"output_path": "results.yaml"}}}}
+
+
+_CODE = {Role.PREPARATION: _PREPARATION, Role.MODEL: _MODEL, Role.METRICS: _METRICS}
+
+
+@dataclass
+class Shelf:
+    """Registered containers, and the files behind their URLs."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    views: dict[int, ContainerView] = field(default_factory=dict)
+    roles: dict[int, Role] = field(default_factory=dict)
+
+    def register(self, number: int, role: Role, *, fault: str = "") -> ContainerView:
+        """Register a small container; `fault` says what it does wrong."""
+        archive = _archive("main.py", (_PREAMBLE + _CODE[role]).encode())
+        url = f"/assets/{role.value}-{number}.tar"
+        self.files[url] = archive
+        manifest = json.dumps(
+            {
+                "name": f"small-{role.value}",
+                "sandbox": {"command": ["python", "main.py"], "packages": []},
+                "tasks": _tasks(role),
+            }
+        )
+        parts = {
+            "manifest_hash": text_hash(manifest),
+            "parameters_hash": text_hash(f"fault: {fault}\n"),
+            "additional_files_hash": hashlib.sha256(archive).hexdigest(),
+            "image_hash": None,
+        }
+        self.roles[number] = role
+        self.views[number] = ContainerView.model_validate(
+            {
+                "id": number,
+                "version": 1,
+                "name": f"small-{role.value}-{number}",
+                "description": "",
+                "owner_id": 1,
+                "owner_name": "owner",
+                "state": "OPERATION",
+                "is_valid": True,
+                "hash": container_hash(**parts),
+                "manifest": manifest,
+                "parameters": f"fault: {fault}\n",
+                "additional_files_url": url,
+                "image_url": None,
+                "created_at": "2026-01-02T03:04:05Z",
+                **parts,
+            }
+        )
+        return self.views[number]
+
+    def download(self, url: str, sink: Callable[[bytes], object]) -> None:
+        """Stream what is behind a URL."""
+        sink(self.files[url])
+
+
+def _archive(name: str, content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+class Site:
+    """A data owner's machine: a local folder, a runner with the real sandbox, raw data, containers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = Home("http://localhost:8000", folder / "home" / "localhost_8000")
+        self.shelf = Shelf()
+        self.lines: list[str] = []
+        self.steps: list[str] = []
+        # A dataset's folder that a test may copy, instead of preparing it once more.
+        self.prepared = Path()
+        self.journal = Journal(self.home.journal)
+        self.data = folder / "raw" / "images"
+        self.labels = folder / "raw" / "labels"
+        for place in (self.data, self.labels):
+            place.mkdir(parents=True)
+        for number, text in enumerate(("one", "three", "fifteen")):
+            (self.data / f"case{number}.txt").write_text(text)
+        (self.labels / "labels.csv").write_text("case0,1\ncase1,0\ncase2,1\n")
+
+    def runner(self, *, wall_seconds: float = 30.0) -> Runner:
+        """The runner of a new command."""
+        limits = Limits(wall_seconds=wall_seconds, memory_bytes=512 * 1024**2)
+        return Runner(self.home, self.journal, SandboxEngine(self.home.environments), self.lines.append, limits)
+
+    def container(self, number: int, role: Role, *, fault: str = "") -> LocalContainer:
+        """A small container, registered and brought here."""
+        view = self.shelf.register(number, role, fault=fault)
+        return self.fetch(view, role)
+
+    def fetch(self, view: ContainerView, role: Role) -> LocalContainer:
+        """Bring a registered container here."""
+        return fetch_container(
+            view, role=role, home=self.home, assets=Assets(self.home.assets, self.shelf.download)
+        )

@@ -1,0 +1,292 @@
+"""The way of a request through the kernel: admission, keys, news, transactions, bad documents."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from joserfc.jwk import OKPKey
+from medperf_contracts.envelope import Envelope
+from service import facts
+from service.facts import COMMITTEE, SITE
+from service.peer import OPERATOR_TOKEN, Peer, envelope_of
+from sqlalchemy import text
+
+from services.associations.app import DEFINITION
+from services.kernel.http import BODY_BYTES_MOST
+from services.kernel.service import Definition
+
+PATH = "/api/v1/associations"
+REQUEST = {"benchmark_id": 1, "dataset_id": 1}
+KEY = "the-key-of-this-action"
+
+
+@pytest.fixture
+def peer(start: Callable[[Definition], Peer]) -> Peer:
+    peer = start(DEFINITION)
+    peer.tell(facts.benchmark())
+    peer.tell(facts.dataset())
+    return peer
+
+
+def count(peer: Peer) -> int:
+    return len(peer.call("GET", PATH, by=SITE).json()["items"])
+
+
+# --- idempotency ---
+
+
+def test_the_same_key_is_answered_as_it_was_and_acts_once(peer: Peer) -> None:
+    first = peer.call("POST", PATH, REQUEST, by=SITE, key=KEY)
+    again = peer.call("POST", PATH, REQUEST, by=SITE, key=KEY)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["Medperf-Version"] == first.headers["Medperf-Version"]
+    assert count(peer) == len(peer.events()) == 1
+
+
+def test_the_same_key_with_another_body_is_refused(peer: Peer) -> None:
+    peer.call("POST", PATH, REQUEST, by=SITE, key=KEY)
+    other = peer.call("POST", PATH, {**REQUEST, "dataset_id": 2}, by=SITE, key=KEY)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+
+
+def test_another_persons_key_is_another_key(peer: Peer) -> None:
+    peer.call("POST", PATH, REQUEST, by=SITE, key=KEY)
+    assert peer.call("POST", PATH, REQUEST, by=COMMITTEE, key=KEY).status_code == 404
+
+
+def test_a_refusal_is_not_kept_under_its_key(peer: Peer) -> None:
+    peer.tell(facts.benchmark(is_valid=False), version=2)
+    assert peer.call("POST", PATH, REQUEST, by=SITE, key=KEY).status_code == 409
+    peer.tell(facts.benchmark(), version=3)
+    assert peer.call("POST", PATH, REQUEST, by=SITE, key=KEY).status_code == 201
+
+
+def test_two_requests_with_one_key_at_once_act_once(peer: Peer) -> None:
+    async def twice() -> list[Any]:
+        return await asyncio.gather(*(peer.send("POST", PATH, REQUEST, by=SITE, key=KEY) for _ in range(4)))
+
+    answers = peer.run(twice())
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.text for answer in answers}) == 1
+    assert count(peer) == 1
+
+
+@pytest.mark.parametrize("key", ["", "short", "with a space in it"])
+def test_a_post_without_a_proper_key_is_refused(peer: Peer, key: str) -> None:
+    response = peer.call("POST", PATH, REQUEST, by=SITE, key="", headers={"Idempotency-Key": key} if key else {})
+    assert (response.status_code, response.json()["code"]) == (400, "idempotency_key_missing")
+    assert count(peer) == 0
+
+
+# --- read your writes ---
+
+
+def test_a_caller_who_has_seen_more_waits_for_the_news(peer: Peer) -> None:
+    peer.tell(facts.benchmark(is_valid=False), version=2)
+
+    async def ask_then_hear() -> tuple[int, bool]:
+        asking = asyncio.create_task(
+            peer.send("POST", PATH, REQUEST, by=SITE, headers={"Medperf-Seen": "benchmark/1@3, result/8@9"})
+        )
+        await asyncio.sleep(0.3)
+        waited = not asking.done()
+        await peer.bus.publish([envelope_of(facts.benchmark(), version=3)])
+        return (await asking).status_code, waited
+
+    assert peer.run(ask_then_hear()) == (201, True)
+
+
+def test_who_waits_for_news_holds_up_nobody(peer: Peer) -> None:
+    async def while_one_waits() -> tuple[bool, int]:
+        waiting = asyncio.create_task(peer.send("GET", PATH, by=SITE, headers={"Medperf-Seen": "dataset/1@7"}))
+        await asyncio.sleep(0.1)
+        other = await peer.send("POST", PATH, REQUEST, by=SITE)
+        still_waiting = not waiting.done()
+        await waiting
+        return still_waiting, other.status_code
+
+    assert peer.run(while_one_waits()) == (True, 201)
+
+
+def test_news_that_do_not_come_are_answered_503_with_a_time_to_try_again(peer: Peer) -> None:
+    began = time.monotonic()
+    response = peer.call("POST", PATH, REQUEST, by=SITE, headers={"Medperf-Seen": "dataset/1@2"})
+    assert 1.5 < time.monotonic() - began < 6
+    assert (response.status_code, response.json()["code"]) == (503, "not_known_yet")
+    assert response.headers["Retry-After"] == "1"
+    assert count(peer) == 0
+
+
+def test_without_the_header_a_service_answers_from_what_it_knows(peer: Peer) -> None:
+    began = time.monotonic()
+    assert peer.call("POST", PATH, {**REQUEST, "dataset_id": 55}, by=SITE).status_code == 404
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("header", ["nonsense", "dataset/0@1", ",".join(f"dataset/{n}@1" for n in range(1, 12))])
+def test_a_malformed_seen_header_is_refused(peer: Peer, header: str) -> None:
+    response = peer.call("GET", PATH, by=SITE, headers={"Medperf-Seen": header})
+    assert (response.status_code, response.json()["code"]) == (400, "seen_malformed")
+
+
+# --- the transaction ---
+
+
+def test_a_commit_that_fails_is_not_answered_as_a_success(peer: Peer) -> None:
+    """A trigger makes the very commit fail: the answer must not have left before it."""
+
+    async def break_commits() -> None:
+        async with peer.service.database.write() as session:
+            await session.execute(text("CREATE TABLE parent (id INTEGER PRIMARY KEY)"))
+            await session.execute(
+                text("CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)")
+            )
+            await session.execute(
+                text("CREATE TRIGGER breaks AFTER INSERT ON outbox BEGIN INSERT INTO child VALUES (1); END")
+            )
+
+    peer.run(break_commits())
+    response = peer.call("POST", PATH, REQUEST, by=SITE)
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert count(peer) == 0
+
+
+def test_commits_are_synchronous_and_foreign_keys_are_on(peer: Peer) -> None:
+    async def pragmas() -> dict[str, Any]:
+        async with peer.service.database.read() as session:
+            names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            return {name: (await session.execute(text(f"PRAGMA {name}"))).scalar_one() for name in names}
+
+    assert peer.run(pragmas()) == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 10_000,
+    }
+
+
+def test_two_sessions_that_read_then_write_lose_nothing(peer: Peer) -> None:
+    """Each reads a number, lets the other go on, and writes one more: a plain BEGIN would fail."""
+
+    async def both() -> int:
+        database = peer.service.database
+        async with database.write() as session:
+            await session.execute(text("CREATE TABLE counter (n INTEGER)"))
+            await session.execute(text("INSERT INTO counter VALUES (0)"))
+
+        async def add_one() -> None:
+            async with database.write() as session:
+                n = (await session.execute(text("SELECT n FROM counter"))).scalar_one()
+                await asyncio.sleep(0.01)
+                await session.execute(text("UPDATE counter SET n = :n"), {"n": n + 1})
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(add_one())
+        async with database.read() as session:
+            return int((await session.execute(text("SELECT n FROM counter"))).scalar_one())
+
+    assert peer.run(both()) == 10
+
+
+# --- who calls ---
+
+
+def test_nobody_gets_in_without_a_good_token(peer: Peer) -> None:
+    stranger_key = OKPKey.generate_key("Ed25519", auto_kid=True)
+    good_key, peer.key = peer.key, stranger_key
+    foreign = peer.token(SITE)
+    peer.key = good_key
+    good = peer.token(SITE)
+    header, payload, _ = good.split(".")
+    for token, code in (
+        (None, "token_missing"),
+        (peer.token(SITE, seconds=-1), "token_expired"),
+        (foreign, "token_invalid"),
+        (peer.token(SITE, iss="elsewhere"), "token_invalid"),
+        (peer.token(SITE, aud="another-api"), "token_invalid"),
+        (peer.token(SITE, sub="no number"), "token_invalid"),
+        (f"{header}.{payload}.", "token_invalid"),
+        (f"eyJhbGciOiJub25lIn0.{payload}.", "token_invalid"),
+        ("nonsense", "token_invalid"),
+        ("operator.guessed", "token_invalid"),
+    ):
+        response = peer.call("GET", PATH, token=token)
+        assert (response.status_code, response.json()["code"]) == (401, code), token
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert peer.call("GET", PATH, token=good).status_code == 200
+
+
+def test_the_operators_token_is_nobodys_login(peer: Peer) -> None:
+    response = peer.call("GET", PATH, token=OPERATOR_TOKEN)
+    assert (response.status_code, response.json()["code"]) == (403, "not_allowed")
+
+
+# --- documents ---
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"{", 400, "invalid_document"),
+        (b'{"benchmark_id": NaN}', 400, "invalid_document"),
+        (b'{"benchmark_id": 1, "dataset_id": 1, "summary": {"a": 1e999}}', 400, "invalid_document"),
+        (b'{"summary": {"a": "\\u0000"}}', 400, "invalid_document"),
+        (b'{"summary": {"\\u0000": 1}}', 400, "invalid_document"),
+        (b'{"summary": {"a": "\\ud800"}}', 400, "invalid_document"),
+        (b"\xff\xfe", 400, "invalid_document"),
+        (b'{"summary":' + b"[" * 100 + b"]" * 100 + b"}", 400, "invalid_document"),
+        (b"[" * 10_000 + b"]" * 10_000, 400, "invalid_document"),
+        (b"[]", 422, "invalid_input"),
+        (b'{"benchmark_id": 1, "dataset_id": 1, "unknown": 1}', 422, "invalid_input"),
+        (b'{"benchmark_id": 99999999999999999999, "dataset_id": 1}', 422, "invalid_input"),
+        (b'{"benchmark_id": 1}', 422, "invalid_input"),
+        (b"", 422, "invalid_input"),
+        (b" " * (BODY_BYTES_MOST + 1), 413, "body_too_large"),
+    ],
+)
+def test_a_document_that_cannot_be_kept_is_refused(peer: Peer, content: bytes, status: int, code: str) -> None:
+    response = peer.call("POST", PATH, content=content, by=SITE)
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert count(peer) == 0
+
+
+def test_what_was_sent_is_not_echoed_in_a_refusal(peer: Peer) -> None:
+    response = peer.call("POST", PATH, {"benchmark_id": "hunter2", "dataset_id": 1}, by=SITE)
+    assert response.status_code == 422
+    assert "hunter2" not in response.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{PATH}/99999999999999999999999",
+        f"{PATH}/0",
+        f"{PATH}/x",
+        f"{PATH}?cursor=x",
+        f"{PATH}?limit=0",
+        f"{PATH}?state=NO",
+    ],
+)
+def test_a_bad_id_cursor_or_filter_is_invalid_input(peer: Peer, path: str) -> None:
+    response = peer.call("GET", path, by=SITE)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
+
+
+def test_addresses_and_methods_that_are_not_there_are_problems_too(peer: Peer) -> None:
+    assert peer.call("GET", "/api/v1/nothing", by=SITE).json()["code"] == "no_such_address"
+    assert peer.call("DELETE", PATH, by=SITE).json()["code"] == "method_not_allowed"
+
+
+def test_a_trace_goes_on_into_the_event(peer: Peer) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    peer.call("POST", PATH, REQUEST, by=SITE, headers={"traceparent": trace})
+    event: Envelope = peer.events()[0]
+    assert event.traceparent == trace
+    assert json.loads(event.model_dump_json())["specversion"] == "1.0"
