@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LOCKED := requirements/dev.txt pyproject.toml contracts/pyproject.toml client/pyproject.toml
 
-.PHONY: setup demo up test check clean
+.PHONY: setup demo up test check docs wheels clean
 
 setup: $(STAMP)
 	@deploy/setup-bubblewrap.sh
@@ -17,7 +17,7 @@ $(STAMP): $(LOCKED)
 	@touch $(STAMP)
 
 demo: setup
-	@$(BIN)/python tutorials/demo.py
+	@$(BIN)/python -m tutorials.demo
 
 up: setup
 	@$(BIN)/medperf-server up
@@ -31,6 +31,10 @@ check: setup
 
 test: check
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+
+wheels: setup
+	@$(BIN)/python -m pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist contracts client
+	@ls dist
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

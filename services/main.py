@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import signal
 import sys
+from contextlib import suppress
 
 import click
 from medperf_contracts import __version__
@@ -31,7 +33,10 @@ def up(host: str, port: int, log_to: str, disorder_seed: int | None) -> None:
     store = Store.from_environment()
     with store.locked():
         _configure_log(log_to or str(store.log))
-        serve(store, host=host, port=port, disorder_seed=disorder_seed, on_ready=_say_ready)
+        # The web server ends in order, then raises the signal that stopped it once more.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt):
+            serve(store, host=host, port=port, disorder_seed=disorder_seed, on_ready=_say_ready)
     click.echo("Stopped.")
 
 

@@ -1,0 +1,84 @@
+"""MedPerf's client: run medical AI benchmarks on a site's own data, where only scores leave.
+
+What is exported here is imported when it is first used, so that `import medperf` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medperf.api import Gateway
+    from medperf.assets import Assets
+    from medperf.containers import LocalContainer, fetch_container
+    from medperf.datasets import Description, LocalDataset, find_dataset, local_datasets, prepare
+    from medperf.engines.sandbox import SandboxEngine
+    from medperf.errors import ClientError
+    from medperf.evaluation import Evaluated, Evaluation, evaluate
+    from medperf.home import Home, server_url
+    from medperf.identity import Identity, hash_folders
+    from medperf.journal import Journal
+    from medperf.manifest import Role
+    from medperf.results import LocalResult, find_result, local_results
+    from medperf.tasks import Runner
+
+_EXPORTS = {
+    "Assets": "assets",
+    "ClientError": "errors",
+    "Description": "datasets",
+    "Evaluated": "evaluation",
+    "Evaluation": "evaluation",
+    "Gateway": "api",
+    "Home": "home",
+    "Identity": "identity",
+    "Journal": "journal",
+    "LocalContainer": "containers",
+    "LocalDataset": "datasets",
+    "LocalResult": "results",
+    "Role": "manifest",
+    "Runner": "tasks",
+    "SandboxEngine": "engines.sandbox",
+    "evaluate": "evaluation",
+    "fetch_container": "containers",
+    "find_dataset": "datasets",
+    "find_result": "results",
+    "hash_folders": "identity",
+    "local_datasets": "datasets",
+    "local_results": "results",
+    "prepare": "datasets",
+    "server_url": "home",
+}
+
+__all__ = [
+    "Assets",
+    "ClientError",
+    "Description",
+    "Evaluated",
+    "Evaluation",
+    "Gateway",
+    "Home",
+    "Identity",
+    "Journal",
+    "LocalContainer",
+    "LocalDataset",
+    "LocalResult",
+    "Role",
+    "Runner",
+    "SandboxEngine",
+    "evaluate",
+    "fetch_container",
+    "find_dataset",
+    "find_result",
+    "hash_folders",
+    "local_datasets",
+    "local_results",
+    "prepare",
+    "server_url",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)

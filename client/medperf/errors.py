@@ -99,7 +99,7 @@ class PartlyDone(ClientError):
 
 
 class StorageFailed(ClientError):
-    """A local file could not be written: the disk is full, or the folder read-only."""
+    """A local file could not be read or written: a full disk, a read-only folder, missing permissions."""
 
     exit_code = 14
 

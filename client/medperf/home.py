@@ -81,10 +81,10 @@ class Home:
         """A folder of this home, made if it is not there."""
         try:
             return make_private_folder(self.root / name)
-        except PermissionError as error:
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise UsageError(
-                f"{self.root} cannot be written: {error.strerror}.",
-                hint="Set MEDPERF_HOME to a folder of yours, or mend the folder's owner and permissions.",
+                f"The folder {self.root / name} cannot be made: {error.strerror}.",
+                hint="Set MEDPERF_HOME to a folder of yours, or mend its owner and permissions.",
             ) from error
 
     @property

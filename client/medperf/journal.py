@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from medperf.errors import ClientError
+from medperf.errors import StorageFailed, UsageError
 
 # A second command writes for milliseconds at most; more means that something holds the file.
 _BUSY_SECONDS = 10.0
@@ -105,7 +105,7 @@ class Journal:
         with self._connected() as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version > _SCHEMA_VERSION:
-                raise ClientError(
+                raise UsageError(
                     f"{file} was written by a newer medperf.", hint="Use that version, or another MEDPERF_HOME."
                 )
             connection.executescript(_SCHEMA)
@@ -208,7 +208,7 @@ class Journal:
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            raise ClientError(
+            raise StorageFailed(
                 f"The journal {self._file} cannot be used: {error}.",
                 hint="Check the disk's space and the file's permissions.",
             ) from error

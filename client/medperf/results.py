@@ -42,17 +42,12 @@ class LocalResult(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+    name: str = Field(description="The local result UID")
     benchmark_id: int
     model_id: int
     dataset_id: int
     evaluation: Evaluation
     submissions: tuple[Submission, ...] = Field((), exclude=True)
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def name(self) -> str:
-        """The local result UID."""
-        return result_name(self.benchmark_id, self.model_id, self.dataset_id)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -95,26 +90,17 @@ def name_result(
     home: Home, evaluation: Evaluation, *, benchmark_id: int, model_id: int, dataset_id: int
 ) -> LocalResult:
     """Give an evaluation its name in a benchmark; what was submitted of the same evaluation stays known."""
-    name = result_name(benchmark_id, model_id, dataset_id)
-    before = _load(home, name)
+    before = _load(home, result_name(benchmark_id, model_id, dataset_id))
     submissions = before.submissions if before is not None and before.key == evaluation.key else []
-    _save(
-        home,
-        _Name(
-            benchmark_id=benchmark_id,
-            model_id=model_id,
-            dataset_id=dataset_id,
-            key=evaluation.key,
-            submissions=submissions,
-        ),
-    )
-    return LocalResult(
+    name = _Name(
         benchmark_id=benchmark_id,
         model_id=model_id,
         dataset_id=dataset_id,
-        evaluation=evaluation,
-        submissions=tuple(submissions),
+        key=evaluation.key,
+        submissions=submissions,
     )
+    _save(home, name)
+    return _joined(name, evaluation)
 
 
 def local_results(home: Home) -> list[LocalResult]:
@@ -157,7 +143,12 @@ def _named(home: Home, given: str) -> LocalResult | None:
     evaluation = find_evaluation(home, name.key)
     if evaluation is None:
         return None
+    return _joined(name, evaluation)
+
+
+def _joined(name: _Name, evaluation: Evaluation) -> LocalResult:
     return LocalResult(
+        name=result_name(name.benchmark_id, name.model_id, name.dataset_id),
         benchmark_id=name.benchmark_id,
         model_id=name.model_id,
         dataset_id=name.dataset_id,

@@ -91,7 +91,7 @@ class Wire:
             answer = self._exchange(request, patience)
         except httpx.ConnectError as error:
             raise TryAgain(self._unreachable(_plain(error))) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._lost(request, _plain(error)) from error
         if answer.status in _STATUSES_TO_WAIT_FOR:
             raise self._failing(request, answer)
@@ -193,7 +193,7 @@ def client_for(url: str, transport: httpx.BaseTransport | None = None) -> httpx.
     )
 
 
-def _plain(error: httpx.TransportError) -> str:
+def _plain(error: httpx.RequestError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
     if isinstance(error, httpx.RemoteProtocolError):

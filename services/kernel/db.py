@@ -95,7 +95,9 @@ class Database:
             yield
             return
         try:
-            await asyncio.wait_for(self._writer.acquire(), WRITER_WAIT_SECONDS)
+            # Not wait_for: up to Python 3.11 it can swallow a cancellation, and a loop that stops would go on.
+            async with asyncio.timeout(WRITER_WAIT_SECONDS):
+                await self._writer.acquire()
         except TimeoutError:
             raise ServerBusy(
                 f"The {self.service} service is busy with other changes.", retry_after_seconds=1

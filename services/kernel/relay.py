@@ -7,6 +7,7 @@ the two, the lease runs out and the event is published again: at least once, and
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from medperf_contracts.envelope import Envelope
 from sqlalchemy import func, select, update
@@ -63,10 +64,10 @@ class Relay:
             return (await session.execute(query)).scalar_one()
 
     async def _wait(self) -> None:
-        try:
-            await asyncio.wait_for(self._database.outbox_filled.wait(), await self._poll_seconds())
-        except TimeoutError:
-            return
+        seconds = await self._poll_seconds()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._database.outbox_filled.wait()
 
     async def _poll_seconds(self) -> float:
         """Until the next row may be tried, at most `POLL_SECONDS`."""

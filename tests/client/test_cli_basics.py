@@ -110,6 +110,8 @@ def failing(kind: str) -> None:
         raise ZeroDivisionError("a bug")
     if kind == "disk":
         raise OSError(28, "No space left on device", "/some/file")
+    if kind == "permission":
+        raise PermissionError(13, "Permission denied", "/some/file")
     raise FileNotFoundError(2, "No such file", "/some/file")
 
 
@@ -138,8 +140,9 @@ def test_a_bug_is_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("failing_command")
 def test_a_full_disk_is_an_expected_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["fail", "disk"]) == 14
-    assert "/some/file" in capsys.readouterr().err
+    for kind in ("disk", "permission"):
+        assert run(["fail", kind]) == 14
+        assert "/some/file" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing_half_written(
@@ -153,8 +156,8 @@ def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing_half_written(
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)),
     )
     assert done.returncode == 14
-    assert "could not be written" in done.stderr
-    assert "What to do: Make space" in done.stderr
+    assert "could not be read or written" in done.stderr
+    assert "What to do: Make space or mend" in done.stderr
     assert not Home.at(peer.url).store.exists()
 
 
@@ -343,7 +346,7 @@ def test_yes_sets_the_old_folder_aside_without_a_terminal(peer: ScriptedPeer) ->
 
 
 def test_every_command_that_uses_the_server_takes_yes_for_an_answer() -> None:
-    without = {("logout",), ("auth", "status"), ("tutorial", "data"), ("tutorial", "approve")}
+    without = {("logout",), ("tutorial", "data")}
     for path, command in commands(cli):
         if not isinstance(command, click.Group | LazyGroup) and path not in without:
             assert any("--yes" in parameter.opts for parameter in command.params), " ".join(path)

@@ -206,6 +206,7 @@ def test_local_datasets_need_no_server(home: Home, printed: Printed) -> None:
     )
     assert [it["name"] for it in json.loads(printed("dataset", "ls", "--local", "--json"))] == ["mine-a", "mine-b"]
     assert yaml.safe_load(printed("dataset", "view", "bbb"))["name"] == "mine-b"
+    assert yaml.safe_load(printed("dataset", "view", "--local", "3"))["name"] == "mine-a"
 
 
 def test_local_results_need_no_server(home: Home, printed: Printed) -> None:

@@ -1,4 +1,4 @@
-"""`medperf tutorial`: makes its files once, decides as the committee only on its own server, removes only its own."""
+"""`medperf tutorial`: its files, made once; its committee, on its own server; its removal, of its own only."""
 
 from __future__ import annotations
 
@@ -85,7 +85,15 @@ def test_an_interrupted_making_leaves_nothing(home_folder: Path) -> None:
     assert not Path("medperf_tutorial").exists()
 
 
-@pytest.mark.parametrize("marker", ["", "{}", '{"files": ["../x"], "is_whole": true}', '{"files": ["/etc/passwd"], "is_whole": true}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "",
+        "{}",
+        '{"files": ["../x"], "is_whole": true}',
+        '{"files": ["/etc/passwd"], "is_whole": true}',
+    ],
+)
 def test_a_marker_that_the_tutorial_did_not_write_marks_nothing(tmp_path: Path, marker: str) -> None:
     (tmp_path / ".medperf-tutorial.json").write_text(marker)
     assert find_folder(tmp_path) is None

@@ -24,6 +24,8 @@ ASK = (
     "import sys; from pathlib import Path\n"
     "from medperf.api import Gateway; from medperf.home import Home\n"
     "from medperf_contracts.accounts import UserView\n"
+    "print('ready', flush=True)\n"
+    "sys.stdin.readline()\n"
     "with Gateway(Home(sys.argv[1], Path(sys.argv[2]))) as gateway:\n"
     "    print(gateway.get('/users/me', UserView).username)\n"
 )
@@ -61,7 +63,7 @@ def test_two_terminals_renewing_at_once_do_not_lose_the_login(tmp_path: Path) ->
     def script(asked: Asked) -> Reply:
         if asked.path == "/api/v1/auth/refresh":
             token = asked.json["refresh_token"]
-            time.sleep(0.3)  # long enough for every terminal to have asked
+            time.sleep(1.0)  # long enough for every terminal to have asked
             with guard:
                 if token in used:
                     return Reply.problem(401, "login_ended")
@@ -73,7 +75,17 @@ def test_two_terminals_renewing_at_once_do_not_lose_the_login(tmp_path: Path) ->
         home = Home(peer.url, tmp_path)
         Keyring(home.credentials).keep(LOGIN)
         command = [sys.executable, "-c", ASK, peer.url, str(tmp_path)]
-        terminals = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+        terminals = [
+            subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        for terminal in terminals:
+            assert terminal.stdout is not None
+            assert terminal.stdout.readline() == "ready\n"
+        for terminal in terminals:
+            assert terminal.stdin is not None
+            terminal.stdin.write("now\n")
+            terminal.stdin.flush()
         said = [terminal.communicate(timeout=60)[0].strip() for terminal in terminals]
     assert said == ["ada", "ada", "ada"]
     assert used == [LOGIN.refresh_token]

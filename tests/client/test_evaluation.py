@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +20,7 @@ from containers.small import Site
 from medperf.api import Gateway
 from medperf.cli.main import run
 from medperf.datasets import Description, LocalDataset, alone_with, find_dataset, prepare
-from medperf.errors import Busy, ContainerFailed, IntegrityError, NotApproved, PartlyDone, Refused
+from medperf.errors import Busy, ContainerFailed, IntegrityError, NotApproved, PartlyDone, Refused, StoreChanged
 from medperf.evaluation import Evaluated, evaluate, find_evaluation
 from medperf.home import Home
 from medperf.journal import Journal, RunState
@@ -209,6 +210,7 @@ class Server:
         self.site = site
         self.state: str | None = "APPROVED"
         self.models = [2, 4]
+        self.store_id = answers.STORE
         self.benchmark: dict[str, Any] = {}
         self.refusals: dict[str, Reply] = {}
         self.posted: list[tuple[str, dict[str, Any]]] = []
@@ -224,7 +226,7 @@ class Server:
         if number := re.fullmatch(r"/containers/(\d+)", path):
             return Reply.of(self.site.shelf.views[int(number[1])].model_dump(mode="json"))
         known = {
-            "/server": answers.SERVER,
+            "/server": {**answers.SERVER, "store_id": self.store_id},
             "/benchmarks/1": answers.benchmark(**self.benchmark),
             "/associations": answers.page(*self._associations()),
             "/associations/7": next(iter(self._associations()), {}),
@@ -395,6 +397,22 @@ def test_nothing_runs_and_nothing_is_sent_unless_the_association_is_approved(
     evaluation = evaluated(site, dataset).evaluation
     name_result(site.home, evaluation, benchmark_id=1, model_id=4, dataset_id=9)
     assert medperf("result", "submit", "--result", "b1m4d9", "-y")[0] == NotApproved.exit_code
+    assert server.posted == []
+
+
+@pytest.mark.parametrize("command", [RUN, ("result", "submit", "--all"), ("dataset", "submit", "-d", "9")])
+def test_where_the_server_has_another_store_no_local_server_uid_is_used(
+    site: Site, server: Server, medperf: Medperf, command: tuple[str, ...]
+) -> None:
+    ready(site)
+    assert medperf(*RUN)[0] == 0
+    server.store_id = str(uuid.UUID(int=8))
+    assert medperf(*command)[0] == StoreChanged.exit_code
+    assert find_dataset(site.home, "9").server_id == 9
+    # Set aside on the person's word, the dataset and the login of the old store are no longer known.
+    code, _, err = medperf(*command, "-y")
+    assert (code, "The old folder is now" in err) != (0, True)
+    assert local_results(site.home) == []
     assert server.posted == []
 
 

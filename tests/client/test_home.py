@@ -109,6 +109,12 @@ def test_nobody_else_may_enter_the_folder(tmp_path: Path) -> None:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(UsageError, match="taken/localhost_8000/datasets cannot be made"):
+        Home("http://localhost:8000", tmp_path / "taken" / "localhost_8000").datasets  # noqa: B018
+
+
 def test_a_folder_belongs_to_the_first_store_it_met(tmp_path: Path) -> None:
     home = Home("http://localhost:8000", tmp_path / "localhost_8000")
     home.check_store(view(1))

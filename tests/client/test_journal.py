@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from medperf import tasks
 from medperf.engines.sandbox import SandboxEngine
-from medperf.errors import ClientError
+from medperf.errors import StorageFailed, UsageError
 from medperf.home import Home
 from medperf.journal import CLIENT_GONE, Client, Journal, Run, RunState
 from medperf.tasks import end_left_over
@@ -189,11 +189,11 @@ def test_a_journal_of_a_newer_client_is_refused_and_left_alone(home: Home) -> No
     with sqlite3.connect(home.journal) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(ClientError, match="newer medperf"):
+    with pytest.raises(UsageError, match="newer medperf"):
         Journal(home.journal)
 
 
 def test_a_file_that_is_no_journal_is_a_clear_error(home: Home) -> None:
     home.journal.write_bytes(b"not a database" * 100)
-    with pytest.raises(ClientError, match="cannot be used"):
+    with pytest.raises(StorageFailed, match="cannot be used"):
         Journal(home.journal)

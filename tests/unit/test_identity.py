@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from medperf import identity
 from medperf.errors import IntegrityError
 from medperf.identity import (
     FileRecord,
@@ -42,12 +43,12 @@ def example(folder: Path) -> dict[str, Path]:
 def test_the_documented_example_has_the_documented_uid(tmp_path: Path) -> None:
     from blake3 import blake3
 
-    identity = hash_folders(example(tmp_path))
+    found = hash_folders(example(tmp_path))
 
-    assert tuple(bytes(record) for record in identity.records) == RECORDS
+    assert tuple(bytes(record) for record in found.records) == RECORDS
     assert blake3(b"".join(RECORDS)).hexdigest() == DATA_HASH
-    assert identity.data_hash == DATA_HASH
-    assert identity.uid == DATA_HASH[:40]
+    assert found.data_hash == DATA_HASH
+    assert found.uid == DATA_HASH[:40]
 
 
 def test_the_document_says_what_the_code_does() -> None:
@@ -119,6 +120,13 @@ def test_a_folder_that_is_itself_a_link_is_refused(tmp_path: Path) -> None:
         hash_folders({**folders, "data": tmp_path / "link"})
 
 
+def test_a_file_that_became_a_link_since_it_was_listed_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "listed").symlink_to("secret")
+    with pytest.raises(IntegrityError, match="data/listed cannot be read"):
+        identity._record(b"data/listed", os.fsencode(tmp_path / "listed"))
+
+
 def test_a_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
     folders = example(tmp_path)
     os.mkfifo(tmp_path / "data/pipe")
@@ -158,10 +166,10 @@ def test_records_survive_being_kept_whatever_bytes_a_name_has(tmp_path: Path) ->
     name = os.fsencode(tmp_path / "data") + b"/\xff\xfe new\nline \xc3\xa4.png"
     with open(name, "wb") as file:  # noqa: PTH123 - pathlib has no bytes
         file.write(b"x")
-    identity = hash_folders(folders)
-    kept = records_from_json(records_to_json(identity.records))
-    assert kept == identity.records
-    assert identify(kept).data_hash == identity.data_hash
+    found = hash_folders(folders)
+    kept = records_from_json(records_to_json(found.records))
+    assert kept == found.records
+    assert identify(kept).data_hash == found.data_hash
 
 
 def test_a_name_cannot_paint_a_terminal() -> None:

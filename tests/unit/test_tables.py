@@ -73,6 +73,14 @@ def test_a_cell_is_one_line_that_paints_nothing(capsys: pytest.CaptureFixture[st
     assert len(out.splitlines()) == 3
 
 
+def test_a_sentence_in_a_cell_is_broken_into_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([(1, "many words " * 12, "yes"), (2, "few", "no")], ["UID", "What", "Read"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) < 90
+    assert len(lines) == 2 + 2 + 1
+    assert lines[-1].split() == ["2", "few", "no"]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

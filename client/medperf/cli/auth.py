@@ -8,6 +8,7 @@ import click
 
 from medperf.errors import UsageError
 
+from .listing import silent_yes_option
 from .prompts import has_terminal, yes_option
 from .session import Session, pass_session
 from .tables import json_option, print_view
@@ -61,6 +62,7 @@ def auth() -> None:
 
 @auth.command()
 @json_option
+@silent_yes_option
 @pass_session
 def status(session: Session, as_json_text: bool) -> None:
     """Show who is logged in to which server, after asking the server."""

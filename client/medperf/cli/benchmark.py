@@ -11,6 +11,7 @@ from .benchmark_views import ls, view
 from .dataset import DATA_UID_HELP
 from .listing import silent_yes_option
 from .session import Session, pass_session
+from .work import time_limit_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,7 @@ class Outcome:
     is_flag=True,
     help="Where a model fails after writing some predictions, compute a partial result from them.",
 )
+@time_limit_option
 @silent_yes_option
 @pass_session
 def run(
@@ -69,6 +71,7 @@ def run(
     benchmark_id: int,
     data_uid: str,
     ignore_model_errors: bool,
+    time_limit_seconds: float | None,
 ) -> None:
     """Run every model of a benchmark on a dataset. Nothing is sent."""
     from medperf.datasets import alone_with, find_dataset
@@ -76,13 +79,15 @@ def run(
     from .progress import Progress
     from .work import Work, approved_association, benchmark_view, registered_id
 
+    # Before anything local: where the server has another store, the local folder may be set aside.
+    gateway = session.gateway
     chosen = find_dataset(session.home, data_uid)
     with alone_with(session.home, chosen):
         dataset_id = registered_id(chosen)
-        association = approved_association(session.gateway, benchmark_id, dataset_id)
+        association = approved_association(gateway, benchmark_id, dataset_id)
         due = _due(session, benchmark_id, dataset_id, association.id)
-        work = Work.begin(session, Progress(len(due)))
-        metrics_id = benchmark_view(work.gateway, benchmark_id).metrics_id
+        work = Work.begin(session, Progress(len(due)), time_limit_seconds)
+        metrics_id = benchmark_view(gateway, benchmark_id).metrics_id
         outcomes = _run_all(work, chosen, benchmark_id, due, metrics_id, ignore_model_errors=ignore_model_errors)
     report(outcomes)
 
@@ -129,7 +134,7 @@ def _run_all(
                 work, dataset, benchmark_id, model, metrics, ignore_model_errors=ignore_model_errors
             )
             outcomes.append(outcome)
-    if all(outcome.from_cache for outcome in outcomes):
+    if all(outcome.error is not None or outcome.from_cache for outcome in outcomes):
         # Nothing ran, so nothing else would notice that the prepared data is no longer what these came from.
         dataset.verify()
     return outcomes
@@ -169,7 +174,7 @@ def _run_one(
                 model,
                 metrics,
                 purpose="benchmark run",
-                on_step=work.progress.line,
+                on_step=work.tell,
                 ignore_model_errors=ignore_model_errors,
             )
             if evaluated.from_cache:

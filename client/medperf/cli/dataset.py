@@ -11,6 +11,7 @@ from .dataset_views import ls, view
 from .listing import silent_yes_option
 from .prompts import confirm, show_before_sending, yes_option
 from .session import Session, pass_session
+from .work import time_limit_option
 
 if TYPE_CHECKING:
     from medperf_contracts.associations import AssociationView, NewAssociation
@@ -47,6 +48,7 @@ dataset.add_command(view)
 @click.option(
     "--benchmark", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
 )
+@time_limit_option
 @silent_yes_option
 @pass_session
 def create(
@@ -57,6 +59,7 @@ def create(
     data_path: Path,
     labels_path: Path,
     benchmark_id: int,
+    time_limit_seconds: float | None,
 ) -> None:
     """Prepare data with a benchmark's preparation container. Nothing is sent."""
     from medperf.datasets import Description, prepare
@@ -66,7 +69,7 @@ def create(
     from .work import Work, benchmark_view
 
     progress = Progress(4)
-    work = Work.begin(session, progress)
+    work = Work.begin(session, progress, time_limit_seconds)
     benchmark = benchmark_view(work.gateway, benchmark_id)
     container = work.container(benchmark.preparation_id, Role.PREPARATION)
     click.echo(f"Preparing with container {container.id} ({container.name})", err=True)
@@ -118,9 +121,12 @@ def submit(session: Session, data_uid: str, yes: bool) -> None:
     "--benchmark_uid", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
 )
 @click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
+@time_limit_option
 @yes_option
 @pass_session
-def associate(session: Session, benchmark_id: int, data_uid: str, yes: bool) -> None:
+def associate(
+    session: Session, benchmark_id: int, data_uid: str, time_limit_seconds: float | None, yes: bool
+) -> None:
     """Ask to take part in a benchmark, after its reference model has run on the data."""
     from medperf_contracts.associations import AssociationState, AssociationView
 
@@ -138,7 +144,7 @@ def associate(session: Session, benchmark_id: int, data_uid: str, yes: bool) -> 
         registered_id,
     )
 
-    work = Work.begin(session, Progress(1))
+    work = Work.begin(session, Progress(1), time_limit_seconds)
     chosen = find_dataset(session.home, data_uid)
     with alone_with(session.home, chosen):
         dataset_id = registered_id(chosen)
@@ -184,7 +190,7 @@ def _compatibility_test(work: Work, dataset: LocalDataset, benchmark: BenchmarkV
             model,
             metrics,
             purpose="dataset associate",
-            on_step=work.progress.line,
+            on_step=work.tell,
         )
         if evaluated.from_cache:
             work.progress.line("was run before: its result is taken from the local cache")

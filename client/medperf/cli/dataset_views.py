@@ -82,15 +82,17 @@ def _ls_local(session: Session, *, as_json_text: bool) -> None:
 
 @click.command()
 @click.argument("dataset_uid")
+@local_option
 @json_option
 @silent_yes_option
 @pass_session
-def view(session: Session, dataset_uid: str, as_json_text: bool) -> None:
+def view(session: Session, dataset_uid: str, local: bool, as_json_text: bool) -> None:
     """Show a dataset whole.
 
-    A server UID shows what the server has; a generated UID, or its beginning, what is on this machine.
+    A server UID, which is a number of at most nine digits, shows what the server has; a generated UID, or its
+    beginning, what is on this machine. With --local either shows what is on this machine.
     """
-    if dataset_uid.isascii() and dataset_uid.isdecimal() and len(dataset_uid) <= _SERVER_UID_DIGITS:
+    if not local and dataset_uid.isascii() and dataset_uid.isdecimal() and len(dataset_uid) <= _SERVER_UID_DIGITS:
         from medperf_contracts.registry import DatasetView
 
         print_thing(session, "dataset", int(dataset_uid), DatasetView, as_json_text=as_json_text)

@@ -27,7 +27,16 @@ COMMANDS = {
 }
 
 INTERRUPTED_EXIT_CODE = 130
-_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+# What a machine's owner can mend: space, a quota, permissions, a failing disk. Any other is a bug of ours.
+_STORAGE_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+}
 
 
 @click.group(
@@ -87,8 +96,8 @@ def _report(error: ClientError) -> int:
 def _storage_failed(error: OSError) -> StorageFailed:
     place = f" ({error.filename})" if error.filename else ""
     return StorageFailed(
-        f"A local file could not be written{place}: {error.strerror}.",
-        hint="Make space, or point MEDPERF_HOME and TMPDIR to a disk that has some, then run the command again.",
+        f"A local file could not be read or written{place}: {error.strerror}.",
+        hint="Make space or mend the permissions, or point MEDPERF_HOME and TMPDIR elsewhere; then run it again.",
     )
 
 

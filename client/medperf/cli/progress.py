@@ -37,6 +37,8 @@ class Progress:
         except BaseException:
             self._write(f"      failed after {self._elapsed()}")
             raise
+        finally:
+            self._title = ""
         self._write(f"      done in {self._elapsed()}")
 
     def line(self, text: str) -> None:
@@ -46,6 +48,8 @@ class Progress:
     def tick(self) -> None:
         """Call while waiting: keeps the time on a terminal moving, and does nothing elsewhere."""
         now = time.monotonic()
+        if not self._title:
+            return  # between two steps there is nothing to wait for
         if self._stream.isatty() and now - self._drawn_at >= _REDRAW_SECONDS:
             self._drawn_at = now
             self._stream.write(f"\r\x1b[2K      … {printable(self._title)}: {self._elapsed()}")

@@ -16,7 +16,9 @@ from .tables import json_option, print_view
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from medperf.api import Gateway
     from medperf.errors import ClientError
+    from medperf.home import Home
     from medperf.results import LocalResult
 
     Failure = tuple[LocalResult, ClientError]
@@ -65,6 +67,8 @@ def submit(session: Session, names: tuple[str, ...], every: bool, yes: bool) -> 
         raise UsageError(
             "Say which results to submit.", hint="Give --result UID (`medperf result ls --local`), or --all."
         )
+    # Before anything local: where the server has another store, the local folder may be set aside.
+    gateway = session.gateway
     if every:
         chosen = local_results(session.home)
     else:
@@ -77,21 +81,21 @@ def submit(session: Session, names: tuple[str, ...], every: bool, yes: bool) -> 
         click.echo("Nothing is left to send.")
         return
     with ExitStack() as alone:
-        ready, failures = _ready(session, waiting, alone)
+        ready, failures = _ready(session.home, gateway, waiting, alone)
         if ready:
             for one, _ in ready:
                 show_before_sending(f"{one.name}: this is all that will be sent to {session.server}:", one.body())
             confirm(f"Submit {', '.join(one.name for one, _ in ready)}? It cannot be changed afterwards.", yes=yes)
         for one, seen in ready:
             try:
-                click.echo(_send(session, one, seen))
+                click.echo(_send(session.home, gateway, one, seen))
             except Refused as error:
                 failures.append((one, error))
     _report(failures, sent=len(waiting) - len(failures))
 
 
 def _ready(
-    session: Session, waiting: Sequence[LocalResult], alone: ExitStack
+    home: Home, gateway: Gateway, waiting: Sequence[LocalResult], alone: ExitStack
 ) -> tuple[list[tuple[LocalResult, list[str]]], list[Failure]]:
     """The results that can be sent, each with what its request builds on; and why others cannot.
 
@@ -108,11 +112,11 @@ def _ready(
     for one in waiting:
         try:
             if one.dataset_id not in verified:
-                dataset = find_dataset(session.home, str(one.dataset_id))
-                alone.enter_context(alone_with(session.home, dataset))
+                dataset = find_dataset(home, str(one.dataset_id))
+                alone.enter_context(alone_with(home, dataset))
                 dataset.verify()
                 verified[one.dataset_id] = dataset
-            association = approved_association(session.gateway, one.benchmark_id, one.dataset_id)
+            association = approved_association(gateway, one.benchmark_id, one.dataset_id)
         except (Busy, IntegrityError, NotApproved, UsageError) as error:
             failures.append((one, error))
             continue
@@ -121,7 +125,7 @@ def _ready(
     return ready, failures
 
 
-def _send(session: Session, one: LocalResult, seen: list[str]) -> str:
+def _send(home: Home, gateway: Gateway, one: LocalResult, seen: list[str]) -> str:
     """Send a result and write down under which ID the server has it; what to tell the person."""
     from medperf_contracts.results import ResultView
 
@@ -131,14 +135,14 @@ def _send(session: Session, one: LocalResult, seen: list[str]) -> str:
     from .work import existing_id
 
     try:
-        accepted = session.gateway.post("/results", one.body(), ResultView, seen=seen)
+        accepted = gateway.post("/results", one.body(), ResultView, seen=seen)
     except Refused as refused:
         there = existing_id(refused, "result")
         if there is None:
             raise
-        record_submission(session.home, one, there)
+        record_submission(home, one, there)
         return f"{one.name} was accepted before, as result {there}: that one stands."
-    record_submission(session.home, one, accepted.id)
+    record_submission(home, one, accepted.id)
     return f"{one.name} is accepted. Server UID: {accepted.id}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -19,6 +20,9 @@ R = TypeVar("R")
 _UNPRINTABLE = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+# A sentence in a cell is broken into lines rather than made to run over the terminal's edge.
+_CELL_WIDTH_MOST = 70
 
 
 def printable(text: str) -> str:
@@ -85,7 +89,9 @@ def plain(thing: Any) -> Any:
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else printable(str(value)).replace("\n", " ")
+    if value is None:
+        return ""
+    return textwrap.fill(printable(str(value)), _CELL_WIDTH_MOST, break_on_hyphens=False)
 
 
 def _are_numbers(column: Sequence[object]) -> bool:

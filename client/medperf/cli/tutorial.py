@@ -9,6 +9,7 @@ import click
 
 from medperf.errors import UsageError
 
+from .listing import silent_yes_option
 from .prompts import confirm, yes_option
 from .session import Session, pass_session
 
@@ -52,6 +53,7 @@ def data() -> None:
 @click.option(
     "--data_uid", type=click.IntRange(min=1), metavar="UID", help="Only this dataset; else all that asked."
 )
+@silent_yes_option
 @pass_session
 def approve(session: Session, benchmark_uid: int, data_uid: int | None) -> None:
     """Approve as the tutorial's benchmark committee would. Your own login stays as it is."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from .session import Session
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_STEPS = {
+    "hash": "checking that the prepared data is as it was prepared",
+    "infer": "running the model",
+    "evaluate": "computing the metrics",
+}
+
+
 @dataclass(frozen=True)
 class Work:
     """A command's runner and gateway; containers are brought here as they are needed."""
@@ -33,8 +44,9 @@ class Work:
     progress: Progress
 
     @classmethod
-    def begin(cls, session: Session, progress: Progress) -> Work:
+    def begin(cls, session: Session, progress: Progress, time_limit_seconds: float | None) -> Work:
         """Make ready to run containers, and first end what earlier commands that died left behind."""
+        from medperf.engines.base import Limits
         from medperf.engines.sandbox import SandboxEngine
         from medperf.journal import Journal
         from medperf.tasks import Runner, end_left_over
@@ -48,7 +60,12 @@ class Work:
                 " what it left is removed.",
                 err=True,
             )
-        return cls(session, gateway, Runner(session.home, journal, engine, progress.line), progress)
+        limits = Limits() if time_limit_seconds is None else Limits(wall_seconds=time_limit_seconds)
+        return cls(session, gateway, Runner(session.home, journal, engine, progress.line, limits), progress)
+
+    def tell(self, step: str) -> None:
+        """Say which step of an evaluation begins."""
+        self.progress.line(_STEPS.get(step, step))
 
     def container(self, container_id: int, role: Role) -> LocalContainer:
         """A registered container, checked and ready to run in this role."""
@@ -65,6 +82,17 @@ class Work:
             ),
         )
         return fetch_container(view, role=role, home=self.session.home, assets=assets)
+
+
+def time_limit_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Add `--time_limit`, given to the command as `time_limit_seconds`."""
+    return click.option(
+        "--time_limit",
+        "time_limit_seconds",
+        type=click.FloatRange(min=1),
+        metavar="SECONDS",
+        help="How long one task of a container may take; a day unless given.",
+    )(command)
 
 
 def benchmark_view(gateway: Gateway, benchmark_id: int) -> BenchmarkView:

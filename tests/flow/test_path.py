@@ -1,0 +1,90 @@
+"""The data owner's path: the real command at a terminal, the real server, real containers, real deliveries."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flow.conftest import StartServer
+
+from tutorials.path import YES, EmbeddedServer, Site, Step, data_owner_path, login
+
+DISORDER_SEED = 20261123
+
+
+def rows(server: EmbeddedServer, service: str, query: str) -> list[tuple[object, ...]]:
+    """What a service's database holds, read beside the server."""
+    with sqlite3.connect(f"file:{server.home / service}.db?mode=ro", uri=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def assert_nothing_is_left_over(server: EmbeddedServer) -> None:
+    """Every event was sent, every delivery had its effect once, and no message waits or died."""
+    for service in ("accounts", "registry", "associations", "results", "notifications"):
+        assert rows(server, service, "SELECT topic FROM outbox WHERE sent_millis IS NULL") == [], service
+        assert rows(server, service, "SELECT consumer, topic, cause FROM inbox_message") == [], service
+
+
+def test_the_path_runs_on_the_tutorials_data_and_then_on_real_x_rays(
+    start_server: StartServer, site_of: Callable[[EmbeddedServer], Site], site_data: Path
+) -> None:
+    server = start_server()
+    site = site_of(server)
+    for step in data_owner_path():
+        site.walk(step)
+    for step in data_owner_path(dataset_id=2, data=site_data):
+        site.walk(step)
+    accepted = rows(server, "results", "SELECT benchmark_id, model_id, dataset_id FROM results ORDER BY id")
+    assert accepted == [(1, 4, 1), (1, 2, 1), (1, 4, 2), (1, 2, 2)]
+    assert_nothing_is_left_over(server)
+    # What the server keeps of the data is metadata: no file name of a case is anywhere in its databases.
+    for service in ("registry", "associations", "results", "notifications"):
+        content = (server.home / f"{service}.db").read_bytes() + (server.home / f"{service}.db-wal").read_bytes()
+        assert b"cxr0" not in content, service
+
+
+@pytest.mark.parametrize("seed", [DISORDER_SEED, DISORDER_SEED + 1])
+def test_the_path_is_the_same_with_deliveries_duplicated_delayed_and_reordered(
+    start_server: StartServer, site_of: Callable[[EmbeddedServer], Site], seed: int
+) -> None:
+    server = start_server("--disorder", str(seed))
+    site = site_of(server)
+    for step in data_owner_path():
+        site.walk(step)
+    told = rows(server, "notifications", "SELECT user_id, topic, about FROM notifications")
+    assert len(told) == len(set(told)), "nobody is told twice"
+    log = [json.loads(line) for line in (server.home / "server.log").read_text().splitlines()]
+    outcomes = [line["outcome"] for line in log if line["event"] == "delivery"]
+    assert "handled_before" in outcomes, "the disorder was real"
+
+
+def test_the_server_stopped_and_started_between_any_two_steps_changes_nothing(
+    start_server: StartServer, site_of: Callable[[EmbeddedServer], Site]
+) -> None:
+    server = start_server()
+    site = site_of(server)
+    for step in data_owner_path():
+        assert server.stop() == 0
+        server.start()
+        site.walk(step)
+    assert_nothing_is_left_over(server)
+
+
+def test_after_a_reset_the_client_says_that_this_is_another_store_and_offers_to_set_the_old_folder_aside(
+    start_server: StartServer, site_of: Callable[[EmbeddedServer], Site]
+) -> None:
+    server = start_server()
+    site = site_of(server)
+    site.walk(login("testdataowner"))
+    server.stop()
+    server.command("reset", "--yes")
+    server.start()
+    server.command("seed", "--demo", "data")
+    refused = Step("No", "medperf benchmark ls", ((r"\[y/N\]: ", "n"),), ("What to do:",), exit_code=11)
+    site.walk(refused)
+    site.walk(Step("Log in again", "medperf login", (YES, *login("testdataowner").answers), ("testdataowner",)))
+    site.walk(Step("Look", "medperf benchmark ls", shows=("chest-xray-tutorial",)))
+    assert list((site.folder / "medperf_home").glob("*set-aside*"))
