@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 SITE_DATA = "MEDPERF_SITE_DATA"
-_NOT_SET = f"{SITE_DATA} is not set: the tests on real X-rays did not run. It names a folder with images/, labels/."
+_NOT_SET = (
+    f"{SITE_DATA} is not set: the tests on real X-rays did not run. It names a folder with images/, labels/."
+)
 
 
 @pytest.fixture(scope="session")

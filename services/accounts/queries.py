@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.kernel import clock
+from services.kernel.auth import TokenInvalid
 from services.kernel.paging import PageRequest, page
 
 from .commands import STORE_ROW
@@ -29,8 +30,11 @@ async def server(session: AsyncSession, *, is_embedded: bool) -> ServerView:
 
 
 async def user(session: AsyncSession, user_id: int) -> UserView:
-    """One account."""
-    return await view_of(await session.get_one(User, user_id))
+    """One account; a store put back from an older copy may not have that of a login it signed."""
+    user = await session.get(User, user_id)
+    if user is None:
+        raise TokenInvalid("The account of this login is not in this store.")
+    return await view_of(user)
 
 
 async def browse(session: AsyncSession, asked: PageRequest) -> Page[UserView]:

@@ -88,7 +88,7 @@ def _register(store: Store, tutorials: Path, people: dict[str, Person], say: Cal
     preparation = _container(store, tutorials / "preparation", "chest-xray-preparation", committee)
     reference_model = _container(store, tutorials / "reference_model", "chest-xray-logistic", committee)
     metrics = _container(store, tutorials / "metrics", "chest-xray-metrics", committee)
-    second_model = _container(store, tutorials / "second_model", "chest-xray-second", model_owner)
+    second_model = _container(store, tutorials / "second_model", "chest-xray-convnet", model_owner)
     say("Containers: 1 preparation, 2 reference model, 3 metrics, 4 second model")
     demo_url, demo_hash = _asset(store, tutorials / "demo_data", "demo-data")
     benchmark = committee.post(

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from services.kernel.errors import problem_response
+from services.kernel.errors import NoSuchAddress
+from services.kernel.problems import problem_response
 
 from .routes import service_of
 
@@ -71,8 +72,8 @@ class EmbeddedGateway:
 
 def _no_such_address(path: str) -> Response:
     return problem_response(
-        status=404,
-        code="no_such_address",
+        status=NoSuchAddress.status,
+        code=NoSuchAddress.code,
         detail=f"There is nothing at {path[:200]}.",
-        hint="The API is under /api/v1; each service describes itself under /api/v1/openapi/NAME.json.",
+        hint=NoSuchAddress.hint,
     )

@@ -23,10 +23,11 @@ from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import idempotency, log
+from . import idempotency, log, openapi
 from .auth import Caller
-from .errors import AppError, BodyTooLarge, InvalidDocument, VersionRequired, install_handlers
+from .errors import AppError, BodyTooLarge, InvalidDocument, VersionRequired
 from .log import logger
+from .problems import install_handlers
 from .service import Service
 
 BODY_BYTES_MOST = 1024 * 1024
@@ -236,4 +237,5 @@ def build_app(service: Service) -> FastAPI:
     install_handlers(app)
     for router in service.definition.routers:
         app.include_router(router)
+    openapi.describe(app, own_transactions=OWN_TRANSACTIONS)
     return app

@@ -24,7 +24,7 @@ from .tables import idempotency_key as keys
 
 KEPT_MILLIS = 24 * 3_600_000
 WAIT_SECONDS = 2
-_KEY_FORM = re.compile(r"[\x21-\x7e]{8,128}")
+KEY_FORM = r"[\x21-\x7e]{8,128}"
 
 
 class IdempotencyKeyMissing(BadRequest):
@@ -56,7 +56,7 @@ def key_of(header: str | None) -> str:
     """The key in the header, or a refusal."""
     if header is None:
         raise IdempotencyKeyMissing(f"The header {IDEMPOTENCY_HEADER} is missing.")
-    if not _KEY_FORM.fullmatch(header):
+    if not re.fullmatch(KEY_FORM, header):
         raise IdempotencyKeyMissing(f"{IDEMPOTENCY_HEADER} must be 8 to 128 visible ASCII characters.")
     return header
 
@@ -96,7 +96,7 @@ async def take(session: AsyncSession, claim: Claim) -> Response | None:
 
 async def keep(session: AsyncSession, claim: Claim, response: Response) -> None:
     """Keep the answer beside the change that it tells of."""
-    headers = {VERSION_HEADER: response.headers[VERSION_HEADER]} if VERSION_HEADER in response.headers else {}
+    headers = {name: response.headers[name] for name in (VERSION_HEADER, "ETag") if name in response.headers}
     await session.execute(
         update(keys)
         .where(*_same(claim))

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -245,7 +246,7 @@ def test_a_list_is_read_to_its_end_page_by_page(begin: Begin) -> None:
 def test_a_list_whose_next_page_is_itself_ends(begin: Begin) -> None:
     gateway, _ = begin(in_turn(Reply.of(answers.page(answers.benchmark(1), next_cursor="again"))))
     with pytest.raises(ServerUnreachable, match="next page is itself"):
-        list(gateway.items("/benchmarks", BenchmarkView))
+        list(islice(gateway.items("/benchmarks", BenchmarkView), 9))
 
 
 def test_what_was_seen_is_said_with_what_builds_on_it(begin: Begin) -> None:

@@ -400,18 +400,20 @@ def test_nothing_runs_and_nothing_is_sent_unless_the_association_is_approved(
     assert server.posted == []
 
 
-@pytest.mark.parametrize("command", [RUN, ("result", "submit", "--all"), ("dataset", "submit", "-d", "9")])
+@pytest.mark.parametrize(
+    ("command", "then"), [(RUN, 2), (("result", "submit", "--all"), 0), (("dataset", "submit", "-d", "9"), 2)]
+)
 def test_where_the_server_has_another_store_no_local_server_uid_is_used(
-    site: Site, server: Server, medperf: Medperf, command: tuple[str, ...]
+    site: Site, server: Server, medperf: Medperf, command: tuple[str, ...], then: int
 ) -> None:
     ready(site)
     assert medperf(*RUN)[0] == 0
     server.store_id = str(uuid.UUID(int=8))
     assert medperf(*command)[0] == StoreChanged.exit_code
     assert find_dataset(site.home, "9").server_id == 9
-    # Set aside on the person's word, the dataset and the login of the old store are no longer known.
+    # Set aside on the person's word, the datasets and results of the old store are no longer found.
     code, _, err = medperf(*command, "-y")
-    assert (code, "The old folder is now" in err) != (0, True)
+    assert (code, "The old folder is now" in err) == (then, True)
     assert local_results(site.home) == []
     assert server.posted == []
 
@@ -445,6 +447,14 @@ def test_the_exit_code_is_that_of_the_failure_where_every_model_fails(
     code, out, _ = medperf(*RUN)
     assert code == ContainerFailed.exit_code
     assert "        1 failed\n        0 ran successfully" in out
+
+
+def test_a_time_limit_ends_a_model_and_says_so(site: Site, server: Server, medperf: Medperf) -> None:
+    ready(site)
+    server.models = [4]
+    site.shelf.register(4, Role.MODEL, fault="slow")
+    code, out, _ = medperf(*RUN, "--time_limit", "1")
+    assert (code, "ran longer than its limit of 1 s" in out) == (ContainerFailed.exit_code, True)
 
 
 def test_changed_data_is_refused_even_where_every_result_is_cached(

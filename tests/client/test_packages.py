@@ -11,6 +11,16 @@ from medperf.engines import packages
 from medperf.errors import EngineUnavailable, IntegrityError
 from medperf.manifest.model import Package
 
+BUILT_BY_ITSELF = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "tiny"
+version = "1.0"
+"""
+
 
 def wheel(folder: Path, name: str = "tiny", version: str = "1.0", *, needs: str = "") -> Package:
     """A wheel with one module, and the package that names it."""
@@ -82,7 +92,10 @@ def test_a_source_distribution_is_never_built(wheels: Path, tmp_path: Path) -> N
     source = wheels / "tiny-1.0.zip"
     built = tmp_path / "built"
     with zipfile.ZipFile(source, "w") as archive:
-        archive.writestr("tiny-1.0/setup.py", f"open({str(built)!r}, 'w')\n")
+        # A back end inside the package: building it needs nothing else, and runs its code.
+        archive.writestr("tiny-1.0/pyproject.toml", BUILT_BY_ITSELF)
+        archive.writestr("tiny-1.0/PKG-INFO", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr("tiny-1.0/backend.py", f"open({str(built)!r}, 'w')\n")
     wanted = Package("tiny", "1.0", (hashlib.sha256(source.read_bytes()).hexdigest(),))
     with pytest.raises(EngineUnavailable):
         packages.install(tmp_path / "packages", (wanted,), on_line=lambda line: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -536,6 +537,15 @@ def test_a_model_refuses_the_others_weights(prepared: Site, model: str, other: s
     fail(prepared.infer(model, weights=weights), "weights.json does not hold this model's weights")
 
 
+@pytest.mark.parametrize(("model", "array"), [("reference_model", "mean"), ("second_model", "output_bias")])
+def test_a_model_refuses_weights_of_another_shape(prepared: Site, model: str, array: str, tmp_path: Path) -> None:
+    content = json.loads((TUTORIALS / model / "additional_files" / "weights.json").read_text())
+    content[array] = content[array] + [0.5] if model == "second_model" else content[array][:1]
+    (tmp_path / "weights.json").write_text(json.dumps(content))
+    done = prepared.infer(model, weights=tmp_path / "weights.json")
+    fail(done, "weights.json does not hold this model's weights")
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("parameters", ["batch_size: 0", "batch_size: many", "[]", "{"])
 def test_a_model_refuses_parameters_that_make_no_sense(
@@ -670,7 +680,9 @@ def test_the_metrics_refuse_a_missing_file_and_a_wrong_header(tmp_path: Path) ->
     )
 
 
-@pytest.mark.parametrize("parameters", ["threshold: high", "threshold: 2", "threshold: .nan", "threshold: true", "[]", "{"])
+@pytest.mark.parametrize(
+    "parameters", ["threshold: high", "threshold: 2", "threshold: .nan", "threshold: true", "[]", "{"]
+)
 def test_the_metrics_refuse_a_threshold_that_makes_no_sense(
     tutorial: Site, tmp_path: Path, parameters: str
 ) -> None:

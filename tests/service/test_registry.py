@@ -289,14 +289,16 @@ def test_a_benchmark_is_seen_by_strangers_only_while_operational_and_approved(pa
     assert (seen_by(STRANGER), seen_by(COMMITTEE), seen_by(ADMIN, admin=True)) == (True, True, True)
 
 
-def test_a_rejected_benchmark_stays_hidden_and_decided(parts: Peer) -> None:
+def test_a_rejected_benchmark_stays_hidden_until_the_rejection_is_taken_back(parts: Peer) -> None:
     register_benchmark(parts, approved=False)
     refused(parts.call("POST", f"{BENCHMARKS}/1/reject", by=ADMIN, admin=True), 409, "benchmark_not_operational")
     done(parts.call("POST", f"{BENCHMARKS}/1/set-operational", by=COMMITTEE))
     done(parts.call("POST", f"{BENCHMARKS}/1/reject", by=ADMIN, admin=True))
     refused(parts.call("GET", f"{BENCHMARKS}/1", by=STRANGER), 404, "no_such_thing")
-    refused(parts.call("POST", f"{BENCHMARKS}/1/approve", by=ADMIN, admin=True), 409, "approval_decided")
+    refused(parts.call("POST", f"{BENCHMARKS}/1/reject", by=ADMIN, admin=True), 409, "approval_decided")
     assert parts.events()[-1].type == "benchmark.rejected.v1"
+    done(parts.call("POST", f"{BENCHMARKS}/1/approve", by=ADMIN, admin=True))
+    assert parts.events()[-1].type == "benchmark.approved.v1"
 
 
 def test_a_benchmark_is_made_of_containers_that_its_owner_may_see_and_that_are_valid(parts: Peer) -> None:

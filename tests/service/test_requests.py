@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +45,8 @@ def test_the_same_key_is_answered_as_it_was_and_acts_once(peer: Peer) -> None:
     first = peer.call("POST", PATH, REQUEST, by=SITE, key=KEY)
     again = peer.call("POST", PATH, REQUEST, by=SITE, key=KEY)
     assert (again.status_code, again.json()) == (201, first.json())
-    assert again.headers["Medperf-Version"] == first.headers["Medperf-Version"]
+    for header in ("Medperf-Version", "ETag"):
+        assert again.headers[header] == first.headers[header]
     assert count(peer) == len(peer.events()) == 1
 
 
@@ -170,28 +172,43 @@ def test_commits_are_synchronous_and_foreign_keys_are_on(peer: Peer) -> None:
     }
 
 
-def test_two_sessions_that_read_then_write_lose_nothing(peer: Peer) -> None:
-    """Each reads a number, lets the other go on, and writes one more: a plain BEGIN would fail."""
+def test_a_command_has_the_database_to_itself_from_its_beginning(peer: Peer) -> None:
+    """Begun late, a command would read, lose the race for the lock, and fail: others must wait at once."""
 
-    async def both() -> int:
-        database = peer.service.database
-        async with database.write() as session:
-            await session.execute(text("CREATE TABLE counter (n INTEGER)"))
-            await session.execute(text("INSERT INTO counter VALUES (0)"))
+    async def is_locked_for_others() -> bool:
+        async with peer.service.database.write() as session:
+            await session.execute(text("SELECT 1"))
+            with sqlite3.connect(peer.service.database.engine.url.database or "", timeout=0) as other:
+                try:
+                    other.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    return True
+                return False
 
-        async def add_one() -> None:
-            async with database.write() as session:
-                n = (await session.execute(text("SELECT n FROM counter"))).scalar_one()
-                await asyncio.sleep(0.01)
-                await session.execute(text("UPDATE counter SET n = :n"), {"n": n + 1})
+    assert peer.run(is_locked_for_others())
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(10):
-                group.create_task(add_one())
-        async with database.read() as session:
-            return int((await session.execute(text("SELECT n FROM counter"))).scalar_one())
 
-    assert peer.run(both()) == 10
+def test_writers_that_wait_hold_no_connection(peer: Peer) -> None:
+    """More writers than the pool has connections: a reader gets one all the same."""
+
+    async def read_while_many_wait() -> float:
+        async def write() -> None:
+            async with peer.service.database.write() as session:
+                await session.execute(text("SELECT 1"))
+
+        loop = asyncio.get_running_loop()
+        async with peer.service.database.write() as session:
+            await session.execute(text("SELECT 1"))
+            waiting = [asyncio.create_task(write()) for _ in range(30)]
+            await asyncio.sleep(0.2)
+            began = loop.time()
+            async with asyncio.timeout(5):
+                await peer.send("GET", PATH, by=SITE)
+            took = loop.time() - began
+        await asyncio.gather(*waiting)
+        return took
+
+    assert peer.run(read_while_many_wait()) < 5
 
 
 # --- who calls ---

@@ -5,7 +5,7 @@ import pytest
 from medperf import safe_yaml
 from medperf.engines.mounts import Mount
 from medperf.errors import BadManifest, IntegrityError, UsageError
-from medperf.manifest import Kind, Manifest, Package, Role, Task, parse_mlcube, plan_io, require_tasks
+from medperf.manifest import Kind, Manifest, Package, Parameter, Role, Task, parse_mlcube, plan_io, require_tasks
 
 DIGEST = "a" * 64
 PREPARATION = f"""\
@@ -301,6 +301,14 @@ def test_a_file_of_the_container_that_links_out_of_its_workspace_is_refused(
     weights.symlink_to("../../images/a.png")
     with pytest.raises(IntegrityError):
         plan_io(prepare(), bindings=bindings, workspace=workspace, output_folder=tmp_path / "run")
+
+
+def test_a_containers_folder_that_links_out_of_its_workspace_is_refused(tmp_path: Path, workspace: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (workspace / "atlas").symlink_to(tmp_path / "private")
+    task = Task("infer", (Parameter("atlas", "atlas", Kind.DIRECTORY),), (), None)
+    with pytest.raises(IntegrityError, match="link out of its folder"):
+        plan_io(task, bindings={}, workspace=workspace, output_folder=tmp_path / "run")
 
 
 def test_the_walk_over_an_input_is_bounded(

@@ -181,8 +181,15 @@ def test_a_benchmark_in_development_cannot_be_decided(verb: str) -> None:
     assert undecided.approval is Decision.PENDING
 
 
-@pytest.mark.parametrize("verb", ["approve", "reject"])
-@pytest.mark.parametrize("decided", [Decision.APPROVED, Decision.REJECTED])
+def test_a_rejection_can_be_taken_back() -> None:
+    made = benchmark(state=State.OPERATION, approval=Decision.REJECTED)
+    assert made.approve().approval is Decision.APPROVED
+
+
+@pytest.mark.parametrize(
+    ("verb", "decided"),
+    [("approve", Decision.APPROVED), ("reject", Decision.APPROVED), ("reject", Decision.REJECTED)],
+)
 def test_a_decided_benchmark_cannot_be_decided_again(verb: str, decided: Decision) -> None:
     made = benchmark(state=State.OPERATION, approval=decided)
     with pytest.raises(ApprovalDecided, match=decided.value):

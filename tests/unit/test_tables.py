@@ -41,12 +41,12 @@ def test_yaml_of_a_body_is_the_body_as_it_is_sent() -> None:
 
 
 def test_numbers_stand_to_the_right_and_names_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table([(2, "1e5", True), (14, "x", None)], ["UID", "Name", "Valid"])
+    print_table([(2, "1e5", True), (14, "007", None)], ["UID", "Name", "Valid"])
     assert capsys.readouterr().out == (
         "  UID  Name    Valid\n"
         "-----  ------  -------\n"
         "    2  1e5     True\n"
-        "   14  x\n"
+        "   14  007\n"
     )  # fmt: skip
 
 

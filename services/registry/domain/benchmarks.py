@@ -158,7 +158,8 @@ class Benchmark:
     def _decide(self, approval: Decision) -> None:
         if self.state is not State.OPERATION:
             raise NotOperational(f"Benchmark {self.id} is still in development.")
-        if self.approval is not Decision.PENDING:
+        # A rejection can be taken back: its owner could not register the same parts again.
+        if self.approval is approval or self.approval is Decision.APPROVED:
             raise ApprovalDecided(f"Benchmark {self.id} is {self.approval.value} already.")
         self.approval = approval
 

@@ -1,0 +1,342 @@
+"""Accounts: logins and their tokens, users, the store's identity and its mark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from httpx import Response
+from joserfc import jwt
+from joserfc.jwk import KeySet
+from service.peer import OPERATOR_TOKEN, Peer
+from sqlalchemy import Connection, func, insert, select, update
+
+from services.accounts import commands
+from services.accounts.app import DEFINITION
+from services.accounts.tables import logins, metadata, users
+from services.kernel import clock
+from services.kernel.auth import Gate
+from services.kernel.service import Definition
+from services.kernel.tables import KERNEL
+
+SERVER, AUTH, USERS = "/api/v1/server", "/api/v1/auth", "/api/v1/users"
+ADA = {"username": "ada", "password": "a long password"}
+
+
+@pytest.fixture
+def peer(start: Callable[[Definition], Peer]) -> Peer:
+    """The service with an identity, as an embedded server makes it before it listens; nobody has an account."""
+    peer = start(DEFINITION)
+
+    async def create_store() -> None:
+        async with peer.service.database.write() as session:
+            await commands.create_store(session)
+
+    peer.run(create_store())
+    return peer
+
+
+@pytest.fixture
+def ada(peer: Peer) -> dict[str, Any]:
+    """Ada's account."""
+    return done(as_operator(peer, "POST", USERS, ADA), 201)
+
+
+def as_operator(peer: Peer, method: str, path: str, body: Any = None, /, **options: Any) -> Response:
+    return peer.call(method, path, body, token=OPERATOR_TOKEN, **options)
+
+
+def done(response: Response, status: int = 200) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def refused(response: Response) -> tuple[int, str]:
+    assert response.json()["hint"], "a refusal says what to do next"
+    return response.status_code, response.json()["code"]
+
+
+def log_in(peer: Peer, **changed: Any) -> Response:
+    return peer.call("POST", f"{AUTH}/login", {**ADA, **changed}, key="")
+
+
+def refresh(peer: Peer, token: str) -> Response:
+    return peer.call("POST", f"{AUTH}/refresh", {"refresh_token": token}, key="")
+
+
+def count(peer: Peer, table: Any) -> int:
+    async def read() -> int:
+        async with peer.service.database.read() as session:
+            return (await session.execute(select(func.count()).select_from(table))).scalar_one()
+
+    return peer.run(read())
+
+
+# --- logins ---
+
+
+def test_a_login_gives_an_access_token_that_says_who_its_person_is(peer: Peer, ada: dict[str, Any]) -> None:
+    answer = done(log_in(peer))
+    assert (answer["user_id"], answer["username"]) == (ada["id"], "ada")
+    assert answer["expires_in_seconds"] <= 15 * 60
+    me = peer.call("GET", f"{USERS}/me", token=answer["access_token"])
+    assert done(me) == ada
+    assert me.headers["Medperf-Version"] == f"user/{ada['id']}@1"
+
+
+def test_a_wrong_password_and_an_unknown_name_are_answered_alike(peer: Peer, ada: dict[str, Any]) -> None:
+    wrong, unknown = log_in(peer, password="a wrong password"), log_in(peer, username="nobody")
+    assert refused(wrong) == (401, "wrong_credentials")
+    assert wrong.json() == unknown.json()
+    assert count(peer, logins) == 0
+
+
+def test_a_stale_login_keeps_nobody_from_logging_in(peer: Peer, ada: dict[str, Any]) -> None:
+    stale = peer.token(ada["id"], seconds=-60)
+    assert peer.call("POST", f"{AUTH}/login", ADA, token=stale, key="").status_code == 200
+
+
+def test_a_refresh_replaces_the_token_by_its_successor(peer: Peer, ada: dict[str, Any]) -> None:
+    first = done(log_in(peer))
+    second = done(refresh(peer, first["refresh_token"]))
+    assert second["refresh_token"] != first["refresh_token"]
+    assert peer.call("GET", f"{USERS}/me", token=second["access_token"]).json() == ada
+    assert refresh(peer, second["refresh_token"]).status_code == 200
+
+
+def test_a_refresh_whose_answer_was_lost_may_be_asked_again_until_its_successor_is_used(
+    peer: Peer, ada: dict[str, Any]
+) -> None:
+    first = done(log_in(peer))["refresh_token"]
+    refresh(peer, first)
+    refresh(peer, first)
+    third = done(refresh(peer, first))["refresh_token"]
+    done(refresh(peer, third))
+    assert refused(refresh(peer, first)) == (401, "login_ended")
+
+
+def test_a_token_older_than_that_ends_the_login_for_whoever_holds_it(peer: Peer, ada: dict[str, Any]) -> None:
+    first = done(log_in(peer))["refresh_token"]
+    second = done(refresh(peer, first))["refresh_token"]
+    third = done(refresh(peer, second))["refresh_token"]
+    assert refused(refresh(peer, first)) == (401, "login_ended")
+    # The end was committed although the request was refused: the newest token is good no more.
+    assert refused(refresh(peer, third)) == (401, "login_ended")
+
+
+def test_a_guessed_secret_ends_the_login_and_another_login_goes_on(peer: Peer, ada: dict[str, Any]) -> None:
+    guessed, other = done(log_in(peer))["refresh_token"], done(log_in(peer))["refresh_token"]
+    login_id = guessed.partition(".")[0]
+    assert refused(refresh(peer, f"{login_id}.a-guess-that-is-long-enough")) == (401, "login_ended")
+    assert refused(refresh(peer, guessed)) == (401, "login_ended")
+    assert refresh(peer, other).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["no-login-at-all-in-here", "00000000-0000-0000-0000-000000000000.secret"])
+def test_a_token_of_no_login_is_refused(peer: Peer, token: str) -> None:
+    assert refused(refresh(peer, token)) == (401, "login_ended")
+
+
+def test_a_login_that_was_not_used_for_thirty_days_is_over(peer: Peer, ada: dict[str, Any]) -> None:
+    token = done(log_in(peer))["refresh_token"]
+
+    async def days_left() -> float:
+        async with peer.service.database.read() as session:
+            expires_at = (await session.execute(select(logins.c.expires_at))).scalar_one()
+            return float((expires_at - await clock.now(session)) / timedelta(days=1))
+
+    async def let_pass(days: float) -> None:
+        async with peer.service.database.write() as session:
+            expires_at = (await session.execute(select(logins.c.expires_at))).scalar_one()
+            await session.execute(update(logins).values(expires_at=expires_at - timedelta(days=days)))
+
+    assert 29.9 < peer.run(days_left()) <= 30
+    peer.run(let_pass(29.9))
+    token = done(refresh(peer, token))["refresh_token"]
+    assert peer.run(days_left()) > 29.9, "each use begins the month anew"
+    peer.run(let_pass(30))
+    assert refused(refresh(peer, token)) == (401, "login_ended")
+
+
+def test_a_logout_ends_every_login_of_the_caller_and_nobody_elses(peer: Peer, ada: dict[str, Any]) -> None:
+    done(as_operator(peer, "POST", USERS, {**ADA, "username": "bob"}), 201)
+    one, two = done(log_in(peer)), done(log_in(peer))
+    bobs = done(log_in(peer, username="bob"))["refresh_token"]
+    assert peer.call("POST", f"{AUTH}/logout", token=one["access_token"]).status_code == 204
+    for token in (one["refresh_token"], two["refresh_token"]):
+        assert refused(refresh(peer, token)) == (401, "login_ended")
+    assert refresh(peer, bobs).status_code == 200
+
+
+def test_what_is_kept_of_a_login_is_neither_its_password_nor_a_token(peer: Peer, ada: dict[str, Any]) -> None:
+    answer = done(log_in(peer))
+
+    async def kept() -> str:
+        async with peer.service.database.read() as session:
+            rows = [(await session.execute(select(table))).all() for table in (users, logins)]
+            return str(rows)
+
+    text = peer.run(kept())
+    secret = answer["refresh_token"].partition(".")[2]
+    assert ADA["password"] not in text
+    assert secret not in text
+    assert "$argon2id$" in text
+
+
+# --- users ---
+
+
+def test_only_the_operators_token_makes_an_account(peer: Peer, ada: dict[str, Any]) -> None:
+    new = {"username": "eve", "password": "x" * 12, "is_admin": True}
+    assert refused(peer.call("POST", USERS, new)) == (401, "token_missing")
+    assert refused(peer.call("POST", USERS, new, by=ada["id"])) == (403, "not_allowed")
+    assert refused(peer.call("POST", USERS, new, by=ada["id"], admin=True)) == (403, "not_allowed")
+    assert refused(peer.call("POST", USERS, new, token="operator.guessed")) == (401, "token_invalid")
+    assert count(peer, users) == 1
+
+
+def test_the_operators_token_is_good_on_the_servers_own_machine_only(peer: Peer) -> None:
+    for path, body in ((USERS, ADA), (f"{SERVER}/seeding", {"demo": "data"})):
+        assert refused(as_operator(peer, "POST", path, body, peer="10.0.0.9")) == (403, "not_allowed")
+    assert count(peer, users) == 0
+    assert as_operator(peer, "POST", USERS, ADA, peer="::1").status_code == 201
+
+
+def test_a_server_that_wrote_no_operators_token_admits_no_operator(peer: Peer) -> None:
+    peer.service.gate = Gate(lambda: KeySet([peer.key]), operator_token_hash=None)
+    assert refused(as_operator(peer, "POST", USERS, ADA)) == (401, "token_invalid")
+
+
+def test_a_name_is_given_once(peer: Peer, ada: dict[str, Any]) -> None:
+    again = as_operator(peer, "POST", USERS, {**ADA, "password": "another password"})
+    assert refused(again) == (409, "user_exists")
+    assert log_in(peer).status_code == 200
+
+
+def test_the_index_alone_refuses_a_name_that_was_taken_meanwhile(peer: Peer, ada: dict[str, Any]) -> None:
+    async def add_a_second() -> None:
+        async with peer.service.database.write() as session:
+            row = dict((await session.execute(select(users))).mappings().one())
+            del row["id"]
+            await session.execute(insert(users).values(**row))
+
+    with pytest.raises(Exception, match="UNIQUE"):
+        peer.run(add_a_second())
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"password": ""}, 422),
+        ({"password": "x"}, 201),
+        ({"password": "x" * 1024}, 201),
+        ({"password": "x" * 1025}, 422),
+        ({"username": ""}, 422),
+        ({"username": "x" * 64}, 201),
+        ({"username": "x" * 65}, 422),
+        ({"username": "two words"}, 422),
+        ({"username": "-begins-badly"}, 422),
+        ({"is_superuser": True}, 422),
+    ],
+)
+def test_a_name_and_a_password_have_bounds(peer: Peer, changed: dict[str, Any], status: int) -> None:
+    response = as_operator(peer, "POST", USERS, ADA | changed)
+    assert response.status_code == status
+    assert count(peer, users) == (status == 201)
+    assert "xxx" not in response.text or "username" in changed, "what was sent may be a password: it is not echoed"
+
+
+def test_the_same_key_makes_one_account(peer: Peer) -> None:
+    first = as_operator(peer, "POST", USERS, ADA, key="one-key-for-ada")
+    again = as_operator(peer, "POST", USERS, ADA, key="one-key-for-ada")
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert count(peer, users) == 1
+
+
+def test_all_accounts_are_shown_to_administrators_and_the_operator_in_pages(peer: Peer) -> None:
+    ids = [
+        done(as_operator(peer, "POST", USERS, {**ADA, "username": name}), 201)["id"] for name in ("a", "b", "c")
+    ]
+    assert refused(peer.call("GET", USERS, by=ids[0])) == (403, "not_allowed")
+    for options in ({"by": ids[0], "admin": True}, {"token": OPERATOR_TOKEN}):
+        first = done(peer.call("GET", f"{USERS}?limit=2", **options))
+        rest = done(peer.call("GET", f"{USERS}?limit=2&cursor={first['next_cursor']}", **options))
+        assert [user["id"] for user in first["items"] + rest["items"]] == ids
+        assert rest["next_cursor"] is None
+        assert "password" not in str(first)
+
+
+def test_a_login_without_an_account_is_no_login(peer: Peer) -> None:
+    """A store that was put back from an older copy can meet a token of an account that it does not have."""
+    assert refused(peer.call("GET", f"{USERS}/me", by=777)) == (401, "token_invalid")
+
+
+# --- keys ---
+
+
+def test_the_public_keys_verify_a_login_and_hold_no_private_part(peer: Peer, ada: dict[str, Any]) -> None:
+    shown = done(peer.call("GET", f"{AUTH}/jwks"))
+    (key,) = shown["keys"]
+    assert "d" not in key
+    assert (key["kty"], key["crv"]) == ("OKP", "Ed25519")
+    token = done(log_in(peer))["access_token"]
+    claims = jwt.decode(token, KeySet.import_key_set(shown), algorithms=["Ed25519"]).claims
+    assert (claims["sub"], claims["admin"]) == (str(ada["id"]), False)
+
+
+# --- the store ---
+
+
+def test_a_server_says_which_store_it_has_to_anybody(peer: Peer) -> None:
+    first, again = done(peer.call("GET", SERVER)), done(peer.call("GET", SERVER))
+    assert first["store_id"] == again["store_id"]
+    assert (first["is_embedded"], first["seeded_with"]) == (True, None)
+
+
+def test_an_empty_store_is_marked_before_its_first_account(peer: Peer) -> None:
+    marked = done(as_operator(peer, "POST", f"{SERVER}/seeding", {"demo": "data"}), 201)
+    assert marked["seeded_with"] == "data"
+    assert done(peer.call("GET", SERVER))["seeded_with"] == "data"
+    again = as_operator(peer, "POST", f"{SERVER}/seeding", {"demo": "data"})
+    assert refused(again) == (409, "store_not_empty")
+
+
+def test_a_store_with_an_account_is_not_marked(peer: Peer, ada: dict[str, Any]) -> None:
+    response = as_operator(peer, "POST", f"{SERVER}/seeding", {"demo": "data"})
+    assert refused(response) == (409, "store_not_empty")
+    assert done(peer.call("GET", SERVER))["seeded_with"] is None
+
+
+@pytest.mark.parametrize("setting", ["is_embedded", "is_on_loopback"])
+def test_a_server_that_others_can_reach_is_not_marked(peer: Peer, setting: str) -> None:
+    peer.service.settings = replace(peer.service.settings, **{setting: False})
+    response = as_operator(peer, "POST", f"{SERVER}/seeding", {"demo": "data"})
+    assert refused(response) == (409, "store_not_for_demo")
+    assert done(peer.call("GET", SERVER))["seeded_with"] is None
+
+
+def test_nobody_but_the_operator_marks_a_store(peer: Peer) -> None:
+    for options in ({"by": 1}, {"by": 1, "admin": True}):
+        response = peer.call("POST", f"{SERVER}/seeding", {"demo": "data"}, **options)
+        assert refused(response) == (403, "not_allowed")
+
+
+# --- tables ---
+
+
+def test_the_migrations_make_what_the_tables_say(peer: Peer) -> None:
+    def differences(connection: Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, [KERNEL, metadata]))  # type: ignore[arg-type]
+
+    async def compare() -> list[Any]:
+        async with peer.service.database.engine.connect() as connection:
+            return await connection.run_sync(differences)
+
+    assert peer.run(compare()) == []
