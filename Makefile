@@ -32,8 +32,11 @@ check: setup
 test: check
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
 
+docs: setup
+	@$(BIN)/python docs/generate.py
+
 wheels: setup
-	@$(BIN)/python -m pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist contracts client
+	@$(BIN)/python -m pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist ./contracts ./client
 	@ls dist
 
 clean:

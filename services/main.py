@@ -11,7 +11,7 @@ from contextlib import suppress
 import click
 from medperf_contracts import __version__
 
-LOG_BYTES, LOGS_KEPT = 10 * 1024 * 1024, 3
+LOG_BYTES = 10 * 1024 * 1024
 
 
 @click.group(context_settings={"token_normalize_func": lambda name: name.replace("_", "-")})
@@ -106,6 +106,7 @@ def _ask(question: str) -> None:
 
 
 def _configure_log(destination: str) -> None:
+    from .embedded.store import LOGS_KEPT
     from .kernel import log
 
     handler: logging.Handler = logging.StreamHandler(sys.stderr)

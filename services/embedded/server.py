@@ -96,7 +96,12 @@ def serve(
             proxy_headers=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except SystemExit:  # a start that failed ends the process, and only the log says why
+            raise StoreError(
+                "The server did not start.", hint=f"Look at the end of its log: {store.log}"
+            ) from None
 
 
 def compose(store: Store, bus: Bus, *, host: str) -> dict[str, Service]:

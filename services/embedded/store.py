@@ -17,6 +17,7 @@ from services.kernel.auth import OPERATOR_PREFIX
 
 HOME_VARIABLE = "MEDPERF_SERVER_HOME"
 SERVICE_NAMES = ("accounts", "registry", "associations", "results", "notifications")
+LOGS_KEPT = 3
 
 
 class StoreError(Exception):
@@ -81,8 +82,14 @@ class Store:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Have the store alone for as long as the block runs; `StoreInUse` names who has it."""
-        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"Cannot keep a store in {self.home}: {error.strerror}.",
+                hint=f"Choose a folder that you may write to with {HOME_VARIABLE}.",
+            ) from None
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,14 +140,14 @@ class Store:
         databases = [
             self.home / f"{service}.db{suffix}" for service in SERVICE_NAMES for suffix in ("", "-wal", "-shm")
         ]
-        logs = sorted(self.home.glob(f"{self.log.name}*"))
+        logs = [self.log, *(self.home / f"{self.log.name}.{number}" for number in range(1, LOGS_KEPT + 1))]
         candidates = [*databases, self.assets, self.signing_key, self.operator_token, *logs]
-        return [path for path in candidates if path.exists()]
+        return [path for path in candidates if path.exists() or path.is_symlink()]
 
     def empty(self) -> None:
         """Remove everything that a server made here. The store must be locked."""
         for path in self.contents():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()

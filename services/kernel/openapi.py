@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from medperf_contracts.problems import MEDIA_TYPE
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, SEEN_MOST
 
-from .errors import BodyTooLarge
+from .errors import BodyTooLarge, NotAllowed
 from .idempotency import KEY_FORM
 
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
@@ -47,6 +47,8 @@ def describe(app: FastAPI, *, own_transactions: frozenset[str]) -> None:
 def _complete(operation: dict[str, Any], *, takes_key: bool, takes_body: bool) -> None:
     operation.setdefault("parameters", []).extend([_IDEMPOTENCY_KEY, _SEEN] if takes_key else [_SEEN])
     responses = operation["responses"]
+    # The operator's token is refused everywhere but on the server's own machine.
+    responses.setdefault(str(NotAllowed.status), {"description": NotAllowed.code})
     if takes_body:
         responses[str(BodyTooLarge.status)] = {"description": BodyTooLarge.code}
     for status, response in responses.items():

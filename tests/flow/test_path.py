@@ -83,7 +83,7 @@ def test_after_a_reset_the_client_says_that_this_is_another_store_and_offers_to_
     server.command("reset", "--yes")
     server.start()
     server.command("seed", "--demo", "data")
-    refused = Step("No", "medperf benchmark ls", ((r"\[y/N\]: ", "n"),), ("What to do:",), exit_code=11)
+    refused = Step("No", "medperf benchmark ls", ((r"\[y/N\]: ", "n"),), ("another", "What to do:"), exit_code=3)
     site.walk(refused)
     site.walk(Step("Log in again", "medperf login", (YES, *login("testdataowner").answers), ("testdataowner",)))
     site.walk(Step("Look", "medperf benchmark ls", shows=("chest-xray-tutorial",)))

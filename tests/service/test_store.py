@@ -1,0 +1,313 @@
+"""The embedded server as its operator has it: real processes, one store, what each command refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pexpect
+import pytest
+from medperf_contracts.versions import IDEMPOTENCY_HEADER
+
+from services.embedded.server import serve
+from services.embedded.store import Store, StoreError
+
+PROGRAM = ("-m", "services.main")
+START_SECONDS, STOP_SECONDS, COMMAND_SECONDS = 60, 10, 60
+ADA = {"username": "ada", "password": "sesame-sesame", "is_admin": False}
+
+
+class Server:
+    """A `medperf-server up` at a terminal of its own."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.home = home
+        self.terminal = pexpect.spawn(
+            sys.executable,
+            [*PROGRAM, "up", "--port", "0", *options],
+            env=environment(home),
+            encoding="utf-8",
+            timeout=START_SECONDS,
+        )
+        self.terminal.expect(r"MedPerf server ready on (http://[\d.]+:\d+)\r\n")
+        self.url: str = self.terminal.match[1]
+
+    @property
+    def pid(self) -> int:
+        return self.terminal.pid
+
+    def stop(self, by: signal.Signals) -> int | None:
+        """Its exit code; fails where it does not end in time."""
+        self.terminal.kill(by)
+        self.terminal.expect(pexpect.EOF, timeout=STOP_SECONDS)
+        self.terminal.close()
+        return self.terminal.exitstatus
+
+    def operator_token(self) -> str:
+        return (self.home / "operator.token").read_text()
+
+    def get_store_id(self) -> str:
+        return str(httpx.get(f"{self.url}/api/v1/server", trust_env=False).raise_for_status().json()["store_id"])
+
+    def post(self, path: str, body: dict[str, Any], token: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}", IDEMPOTENCY_HEADER: str(uuid.uuid4())}
+        return httpx.post(f"{self.url}/api/v1/{path}", json=body, headers=headers, trust_env=False, timeout=30)
+
+    def post_as_operator(self, path: str, body: dict[str, Any]) -> None:
+        self.post(path, body, self.operator_token()).raise_for_status()
+
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "server"
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Start]:
+    """Start a server on the store; none is left at the end of the test."""
+    servers: list[Server] = []
+
+    def begin(*options: str) -> Server:
+        servers.append(Server(home, *options))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.terminal.close(force=True)
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "MEDPERF_SERVER_HOME": str(home)}
+
+
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A `medperf-server` command where there is no terminal."""
+    return subprocess.run(
+        [sys.executable, *PROGRAM, *arguments],
+        env=environment(home),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+
+
+def refused(home: Path, *arguments: str) -> str:
+    """What a command says that must be refused, with a hint and without a traceback."""
+    done = run(home, *arguments)
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("Error: "), done.stderr
+    assert "\nWhat to do: " in done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+# Start, stop, start again
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_stops_in_order_although_a_client_stays_connected(start: Start, by: signal.Signals) -> None:
+    server = start()
+    with httpx.Client(base_url=server.url, trust_env=False) as connected:
+        assert connected.get("/api/v1/server").json()["is_embedded"] is True
+        began = time.monotonic()
+        assert server.stop(by) == 0
+        assert time.monotonic() - began < STOP_SECONDS
+    assert "Stopped." in server.terminal.before
+    assert "Traceback" not in server.terminal.before
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
+def test_everything_is_there_after_a_restart(start: Start, by: signal.Signals) -> None:
+    before = start()
+    before.post_as_operator("users", ADA)
+    store_id = before.get_store_id()
+    login = {name: ADA[name] for name in ("username", "password")}
+    answer = httpx.post(f"{before.url}/api/v1/auth/login", json=login, trust_env=False)
+    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    before.stop(by)
+
+    after = start()
+    assert after.get_store_id() == store_id
+    me = httpx.get(f"{after.url}/api/v1/users/me", headers=headers, trust_env=False)
+    assert me.raise_for_status().json()["username"] == "ada"
+
+
+def test_a_server_that_could_not_start_says_so(home: Path) -> None:
+    def fails(url: str) -> None:
+        raise OSError("no space left")
+
+    store = Store(home)
+    with store.locked(), pytest.raises(StoreError, match="did not start"):
+        serve(store, host="127.0.0.1", port=0, disorder_seed=None, on_ready=fails)
+
+
+# One process has the store
+
+
+def test_a_second_server_is_refused_and_the_first_is_named(home: Path, start: Start) -> None:
+    first = start()
+    token = first.operator_token()
+    said = refused(home, "up", "--port", "0")
+    assert f"process {first.pid} ({first.url})" in said
+    assert first.operator_token() == token
+    assert first.get_store_id()
+
+
+def test_a_taken_port_is_a_clear_error(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(home, "up", "--port", str(port))
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use." in said
+    assert "--port" in said
+
+
+def test_another_machines_address_is_a_clear_error(home: Path) -> None:
+    assert "Cannot listen on 192.0.2.1:0" in refused(home, "up", "--host", "192.0.2.1", "--port", "0")
+
+
+def test_a_home_that_is_no_folder_is_a_clear_error(home: Path) -> None:
+    home.write_text("not a folder")
+    assert str(home) in refused(home, "up", "--port", "0")
+
+
+# The operator's token
+
+
+def test_the_operators_token_is_private_and_new_at_each_start(home: Path, start: Start) -> None:
+    first = start()
+    old = first.operator_token()
+    assert mode(home) == 0o700
+    assert mode(home / "operator.token") == 0o600
+    assert mode(home / "signing_key.json") == 0o600
+    first.stop(signal.SIGTERM)
+    (home / "operator.token").chmod(0o644)
+
+    second = start()
+    assert mode(home / "operator.token") == 0o600
+    assert second.operator_token() != old
+    assert second.post("users", ADA, old).status_code == 401
+    assert second.post("users", ADA, second.operator_token()).status_code == 201
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# Seeding
+
+
+def test_only_a_running_server_is_seeded(home: Path) -> None:
+    said = refused(home, "seed", "--demo", "data")
+    assert f"No server runs on the store {home}." in said
+    assert "medperf-server up" in said
+    assert not home.exists()
+
+
+def test_a_server_that_has_accounts_is_not_seeded(home: Path, start: Start) -> None:
+    server = start()
+    server.post_as_operator("users", ADA)
+    assert "medperf-server reset" in refused(home, "seed", "--demo", "data")
+    demo_login = {"username": "testadmin", "password": "test"}
+    assert httpx.post(f"{server.url}/api/v1/auth/login", json=demo_login, trust_env=False).status_code == 401
+
+
+def test_a_server_that_a_network_reaches_is_not_seeded(home: Path, start: Start) -> None:
+    start("--host", "0.0.0.0")
+    assert "127.0.0.1" in refused(home, "seed", "--demo", "data")
+
+
+def test_a_seeded_store_is_not_shown_to_a_network(home: Path, start: Start) -> None:
+    server = start()
+    server.post_as_operator("server/seeding", {"demo": "data"})
+    server.stop(signal.SIGTERM)
+    said = refused(home, "up", "--host", "0.0.0.0", "--port", "0")
+    assert "not shown on 0.0.0.0" in said
+    assert "medperf-server reset" in said
+
+    assert run(home, "reset", "--yes").returncode == 0
+    assert start("--host", "0.0.0.0").url.startswith("http://0.0.0.0:")
+
+
+# Reset
+
+
+def test_reset_is_refused_while_the_server_runs(home: Path, start: Start) -> None:
+    server = start()
+    store_id = server.get_store_id()
+    there = sorted(home.iterdir())
+    assert f"process {server.pid} ({server.url})" in refused(home, "reset", "--yes")
+    assert sorted(home.iterdir()) == there
+    assert server.get_store_id() == store_id
+
+
+def test_reset_needs_a_yes(home: Path, start: Start) -> None:
+    start().stop(signal.SIGTERM)
+    there = contents(home)
+    assert "--yes" in refused(home, "reset")
+    assert contents(home) == there
+
+    terminal = pexpect.spawn(
+        sys.executable, [*PROGRAM, "reset"], env=environment(home), encoding="utf-8", timeout=COMMAND_SECONDS
+    )
+    terminal.expect(r"Remove them\? \[y/N\]: ")
+    assert str(home / "accounts.db") in terminal.before
+    terminal.sendline("")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 1
+    assert contents(home) == there
+
+
+def test_reset_removes_what_a_server_made_and_nothing_else(home: Path, start: Start) -> None:
+    killed = start()
+    store_id = killed.get_store_id()
+    killed.stop(signal.SIGKILL)
+    (home / "server.log.1").write_text("an older log of the server")
+    mine = {"notes.txt", "registry.db.backup", "server.log.mine", "server.log.9"}
+    for name in mine:
+        (home / name).write_text("mine")
+
+    done = run(home, "reset", "--yes")
+    assert done.returncode == 0, done
+    assert set(contents(home)) == mine | {"lock"}
+    assert all(contents(home)[name] == b"mine" for name in mine)
+    assert "Nothing to remove" in run(home, "reset", "--yes").stdout
+    assert start().get_store_id() != store_id
+
+
+def test_reset_leaves_what_a_link_leads_to(home: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("mine")
+    home.mkdir()
+    (home / "assets").symlink_to(elsewhere)
+    assert run(home, "reset", "--yes").returncode == 0
+    assert (elsewhere / "mine.txt").read_text() == "mine"
+    assert not (home / "assets").is_symlink()
+
+
+def test_reset_of_no_store_makes_none(home: Path) -> None:
+    done = run(home, "reset", "--yes")
+    assert (done.returncode, done.stdout) == (0, f"Nothing to remove: there is no {home}.\n")
+    assert not home.exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under the folder. The lock's text says who has it, and is not kept."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): b"" if path.name == "lock" else path.read_bytes() for path in files}
