@@ -17,18 +17,25 @@ logger = structlog.stdlib.get_logger("medperf")
 
 
 def configure(handler: logging.Handler) -> None:
-    """Write JSON lines to `handler`."""
-    logging.basicConfig(handlers=[handler], level=logging.INFO, format="%(message)s", force=True)
+    """Write JSON lines to `handler`, also what libraries log."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter
+    handler.setFormatter(
+        formatter(
+            foreign_pre_chain=shared,
+            processors=[formatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     for chatty in ("httpx", "alembic", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*shared, formatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

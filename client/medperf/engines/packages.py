@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from medperf.engines.logs import clean, last_lines
+from medperf.engines.logs import last_lines
 from medperf.errors import ClientError, EngineUnavailable, IntegrityError
 from medperf.manifest.model import Package
 
@@ -55,7 +55,8 @@ def install(root: Path, packages: tuple[Package, ...], *, on_line: Callable[[str
         requirements.write_text("".join(f"{_requirement(package)}\n" for package in packages))
         target = work / "packages"
         command = [sys.executable, *_PIP, *_QUIET, "--target", str(target), "-r", str(requirements)]
-        code = _run(command, work / "log", on_line)
+        on_line(f"installing packages: {', '.join(f'{package.name} {package.version}' for package in packages)}")
+        code = _run(command, work / "log")
         (work / "log").replace(log)
         if code != 0:
             raise _failed(log)
@@ -72,22 +73,13 @@ def _requirement(package: Package) -> str:
     return f"{package.name}=={package.version} {hashes}"
 
 
-def _run(command: list[str], log: Path, on_line: Callable[[str], None]) -> int:
-    with (
-        log.open("wb") as file,
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        ) as pip,
-    ):
-        assert pip.stdout is not None  # noqa: S101 - it is the PIPE asked for above
-        try:
-            for line in pip.stdout:
-                file.write(line)
-                on_line(clean(line.decode("utf-8", "replace")))
-        except BaseException:
-            pip.kill()
-            raise
-    return pip.returncode
+def _run(command: list[str], log: Path) -> int:
+    # What pip prints names indexes and temporary folders: it is for the log, not for the person's screen.
+    with log.open("wb") as file:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+    return done.returncode
 
 
 def _publish(target: Path, folder: Path) -> None:
