@@ -12,11 +12,13 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pexpect
 
@@ -24,6 +26,9 @@ SERVER_START_SECONDS = 60
 COMMAND_SECONDS = 240
 SERVER_STOP_SECONDS = 30
 COLUMNS = 160
+_READY = re.compile(r"ready on http://127\.0\.0\.1:(\d+)\n")
+_POLL_SECONDS = 0.02
+_SAID_MOST_BYTES = 64 * 1024
 
 YES = (r"\[y/N\]: ", "y")
 
@@ -202,7 +207,7 @@ class EmbeddedServer:
     home: Path
     options: tuple[str, ...] = ()
     port: int = 0
-    _process: subprocess.Popen[str] | None = None
+    _process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -216,23 +221,30 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
-        self._process = subprocess.Popen(
-            [*self._program(), "up", "--port", str(self.port), *self.options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self._environment(),
-        )
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + SERVER_START_SECONDS
-        said = ""
-        while time.monotonic() < deadline and (line := self._process.stdout.readline()):
-            said += line
-            if ready := re.search(r"ready on http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(ready[1])
-                return
-        self.stop()
-        raise StepFailed(f"the server did not start:\n{said}")
+        # A file, not a pipe: nobody reads it once the server is ready, and it can be looked at with a deadline.
+        with tempfile.TemporaryFile() as output:
+            self._process = subprocess.Popen(
+                [*self._program(), "up", "--port", str(self.port), *self.options],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._environment(),
+            )
+            said = self._first_words(output, time.monotonic() + SERVER_START_SECONDS)
+        ready = _READY.search(said)
+        if ready is None:
+            self.stop()
+            raise StepFailed(f"the server did not start:\n{said}")
+        self.port = int(ready[1])
+
+    def _first_words(self, output: IO[bytes], deadline: float) -> str:
+        """What the server said until it was ready, or until it ended or the deadline passed."""
+        assert self._process is not None
+        while True:
+            is_last_look = self._process.poll() is not None or time.monotonic() > deadline
+            said = os.pread(output.fileno(), _SAID_MOST_BYTES, 0).decode(errors="replace")
+            if is_last_look or _READY.search(said):
+                return said
+            time.sleep(_POLL_SECONDS)
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
         """Stop the process; its exit code."""
@@ -243,8 +255,6 @@ class EmbeddedServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             exit_code = self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
         self._process = None
         return exit_code
 

@@ -313,9 +313,9 @@ def test_a_store_with_an_account_is_not_marked(peer: Peer, ada: dict[str, Any]) 
     assert done(peer.call("GET", SERVER))["seeded_with"] is None
 
 
-@pytest.mark.parametrize("setting", ["is_embedded", "is_on_loopback"])
-def test_a_server_that_others_can_reach_is_not_marked(peer: Peer, setting: str) -> None:
-    peer.service.settings = replace(peer.service.settings, **{setting: False})
+@pytest.mark.parametrize(("is_embedded", "is_on_loopback"), [(False, True), (True, False)])
+def test_a_server_that_others_can_reach_is_not_marked(peer: Peer, is_embedded: bool, is_on_loopback: bool) -> None:
+    peer.service.settings = replace(peer.service.settings, is_embedded=is_embedded, is_on_loopback=is_on_loopback)
     response = as_operator(peer, "POST", f"{SERVER}/seeding", {"demo": "data"})
     assert refused(response) == (409, "store_not_for_demo")
     assert done(peer.call("GET", SERVER))["seeded_with"] is None

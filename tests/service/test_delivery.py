@@ -280,8 +280,10 @@ def test_the_relay_wakes_at_the_commit(peer: Peer) -> None:
         answered = loop.time()
         while not bus.published:  # noqa: ASYNC110 (the bus under test has no event to wait for)
             await asyncio.sleep(0.005)
+        seconds = loop.time() - answered
         running.cancel()
-        return loop.time() - answered
+        await asyncio.wait([running])
+        return seconds
 
     # The slow poll alone would take up to a second.
     assert peer.run(asyncio.wait_for(command_while_relay_sleeps(), 5)) < 0.5
