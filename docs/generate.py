@@ -14,12 +14,12 @@ from typing import Any
 from uuid import UUID
 
 from joserfc.jwk import KeySet
+
 from medperf_contracts import events
 from medperf_contracts.associations import AssociationState, PartKind
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import EVERY_EVENT, Event
 from medperf_contracts.values import Decision, State
-
 from services.associations import commands as associations
 from services.embedded.server import DEFINITIONS
 from services.kernel.bus import EmbeddedBus

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 
 import click
+
 from medperf_contracts import __version__
 
 LOG_BYTES = 10 * 1024 * 1024

@@ -19,8 +19,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from medperf.tutorial.phantom import make_dataset
 from numpy.typing import NDArray
+
+from medperf.tutorial.phantom import make_dataset
 
 HERE = Path(__file__).parent
 TRAINING_SEED, TRAINING_COUNT = 11, 4000

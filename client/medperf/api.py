@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,11 +10,12 @@ from typing import Self, TypeVar, overload
 from urllib.parse import urljoin
 
 import httpx
+from pydantic import ValidationError
+
 from medperf_contracts.accounts import Login, Refresh, ServerView, Tokens
 from medperf_contracts.paging import Page
 from medperf_contracts.values import Body, ThingView, View
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER, ThingVersion
-from pydantic import ValidationError
 
 from .bodies import checked_input
 from .credentials import Credentials, Keyring
@@ -94,11 +96,13 @@ class Gateway:
 
     def logout(self) -> bool:
         """End the login here and on the server; False when there was none. The local tokens go in any case."""
-        if self._keyring.load() is None:
+        kept = self._keyring.load()
+        if kept is None:
             return False
         self._ask_login = None  # nobody is asked for a password in order to leave
         try:
-            self._ask("POST", "/auth/logout", headers={IDEMPOTENCY_HEADER: str(uuid.uuid4())})
+            key = {IDEMPOTENCY_HEADER: str(uuid.uuid4())}
+            self._ask("POST", "/auth/logout", body=Refresh(refresh_token=kept.refresh_token), headers=key)
         except LoginRequired:
             pass  # the server had ended it already
         finally:
@@ -285,7 +289,7 @@ class Gateway:
 def _content(body: Body | None) -> tuple[bytes | None, dict[str, str]]:
     if body is None:
         return None, {}
-    return body.model_dump_json().encode(), {"Content-Type": "application/json"}
+    return json.dumps(body.as_sent(), separators=(",", ":")).encode(), {"Content-Type": "application/json"}
 
 
 def _param(value: str | int | bool | None) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medperf_contracts.hashing import container_hash, text_hash
-from medperf_contracts.registry import ContainerView
-
 from medperf import archives
 from medperf.assets import Assets, sealed
 from medperf.errors import IntegrityError, UsageError
 from medperf.home import Home
 from medperf.manifest import Manifest, Role, parse_mlcube, require_tasks
+from medperf_contracts.hashing import container_hash, text_hash
+from medperf_contracts.registry import ContainerView
 
 _ADDITIONAL_FILES = "additional_files"
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medperf_contracts.registry import NewDataset
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from medperf import safe_yaml
@@ -30,6 +29,7 @@ from medperf.identity import (
 )
 from medperf.reports import read_report
 from medperf.tasks import Runner, TaskOutputs
+from medperf_contracts.registry import NewDataset
 
 _RECORD = "dataset.yaml"
 _RECORDS = "records.json"

@@ -10,7 +10,7 @@ import httpx
 from .errors import IntegrityError, Refused, ServerUnreachable, UsageError
 from .home import is_loopback
 from .retries import Patience, TryAgain, patiently, retry_after_seconds
-from .wire import client_for
+from .wire import check_trust, client_for
 
 # Larger than any image known; without a bound a server could fill the disk.
 ASSET_BYTES_MOST = 64 * 2**30
@@ -50,6 +50,7 @@ class Download:
             try:
                 location = self._fetch(url)
             except httpx.TransportError as error:
+                check_trust(error, url)
                 why = str(error) or type(error).__name__
                 raise TryAgain(self._unreachable(why)) from error
             if location is None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medperf_contracts.hashing import text_hash
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from medperf import safe_yaml
@@ -19,6 +18,7 @@ from medperf.files import make_private_folder, write_atomically
 from medperf.home import Home
 from medperf.reports import read_report
 from medperf.tasks import Runner
+from medperf_contracts.hashing import text_hash
 
 _FILE = "result.yaml"
 _LIMIT_BYTES = 4 * 1024 * 1024

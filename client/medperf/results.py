@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from medperf_contracts.results import NewResult
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from medperf import safe_yaml
@@ -13,6 +12,7 @@ from medperf.errors import IntegrityError, UsageError
 from medperf.evaluation import Evaluation, find_evaluation
 from medperf.files import make_private_folder, write_atomically
 from medperf.home import Home
+from medperf_contracts.results import NewResult
 
 _NAMES = "names"
 _NAME = re.compile(r"b([1-9][0-9]{0,17})m([1-9][0-9]{0,17})d([1-9][0-9]{0,17})")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
+
 from medperf_contracts.problems import Problem
 
 from .errors import ClientError, Refused, ServerUnreachable
@@ -90,6 +91,7 @@ class Wire:
         try:
             answer = self._exchange(request, patience)
         except httpx.ConnectError as error:
+            check_trust(error, self._server)
             raise TryAgain(self._unreachable(_plain(error))) from error
         except httpx.RequestError as error:
             raise self._lost(request, _plain(error)) from error
@@ -188,9 +190,31 @@ def client_for(url: str, transport: httpx.BaseTransport | None = None) -> httpx.
         transport=transport,
         trust_env=not is_local,
         follow_redirects=False,
-        verify=True if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        verify=_trusted() if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         headers={"User-Agent": "medperf"},
     )
+
+
+def _trusted() -> ssl.SSLContext:
+    """Trusts what this machine trusts (its store, or SSL_CERT_FILE), and the public authorities."""
+    import certifi
+
+    context = ssl.create_default_context(cafile=certifi.where())
+    context.load_default_certs()
+    return context
+
+
+def check_trust(error: httpx.TransportError, server: str) -> None:
+    """Raise ServerUnreachable where the other side's certificate is not trusted: trying again cannot help."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        raise ServerUnreachable(
+            f"The certificate of {server} is not trusted on this machine ({cause.verify_message}).",
+            hint="If a proxy of your site signs its connections, name its CA's file in SSL_CERT_FILE; otherwise do"
+            " not go on, and tell the server's operator.",
+        ) from error
 
 
 def _plain(error: httpx.RequestError) -> str:

@@ -66,6 +66,7 @@ class BenchmarkFacts(Event):
     metrics_id: Id
     metrics_hash: Sha256
     public_scores: bool
+    decided_by: Id | None = None
 
 
 class BenchmarkRegistered(BenchmarkFacts):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import JsonValue, model_validator
 
 from .values import (
     Blake3,
     Body,
+    Changes,
     Decision,
     Document,
     GeneratedUid,
@@ -46,8 +47,8 @@ class NewContainer(Body):
         return self
 
 
-class ContainerChanges(Body):
-    """What may change in any state: what is left out stays as it is."""
+class ContainerChanges(Changes):
+    """What may change in any state."""
 
     description: Prose | None = None
     is_valid: bool | None = None
@@ -96,8 +97,10 @@ class NewBenchmark(Body):
         return self
 
 
-class BenchmarkChanges(Body):
-    """What may change in any state: what is left out stays as it is."""
+class BenchmarkChanges(Changes):
+    """What may change in any state."""
+
+    CLEARABLE: ClassVar[frozenset[str]] = frozenset({"docs_url"})
 
     description: Prose | None = None
     docs_url: Url | None = None
@@ -144,8 +147,8 @@ class NewDataset(Body):
         return self
 
 
-class DatasetChanges(Body):
-    """What may change in any state: what is left out stays as it is."""
+class DatasetChanges(Changes):
+    """What may change in any state."""
 
     description: Prose | None = None
     location: Line | None = None

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 # Control characters can paint a terminal or break a log line; a newline is allowed in prose only.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -67,6 +75,23 @@ class Body(BaseModel):
     """A request's body: unknown fields are refused, so that a misspelt one is never silently dropped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def as_sent(self) -> dict[str, Any]:
+        """What travels: the fields that were given, and no others."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Changes(Body):
+    """What is to change: a field that is left out stays as it is, `null` clears one of `CLEARABLE`."""
+
+    CLEARABLE: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="after")
+    def _null_clears_only_what_may_be_empty(self) -> Self:
+        for name in sorted(self.model_fields_set - self.CLEARABLE):
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} cannot be null; leave it out to keep it as it is")
+        return self
 
 
 class View(BaseModel):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+
 from medperf_contracts.accounts import Login, NewUser, Refresh, Seeding, ServerView, Tokens, UserView
 from medperf_contracts.paging import Page
-
 from services.kernel.errors import NotAllowed
 from services.kernel.http import CallerParam, SessionParam, new_router, refusals, shown
 from services.kernel.idempotency import IdempotencyKeyReused, InProgress
@@ -74,9 +74,9 @@ async def refresh(body: Refresh, service: ServiceParam) -> Tokens:
 
 
 @router.post("/api/v1/auth/logout", status_code=204, responses=refusals(IdempotencyKeyReused, InProgress))
-async def log_out(caller: CallerParam, session: SessionParam) -> None:
-    """End every login of the caller."""
-    await commands.log_out(session, caller)
+async def log_out(body: Refresh, caller: CallerParam, session: SessionParam) -> None:
+    """End the caller's login that this refresh token belongs to; their other logins go on."""
+    await commands.log_out(session, caller, body.refresh_token)
 
 
 @router.post(

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import uuid4
 
-from medperf_contracts.accounts import NewUser, Seeding, Tokens
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from medperf_contracts.accounts import NewUser, Seeding, Tokens
 from services.kernel import clock
 from services.kernel.auth import Caller
 from services.kernel.db import Database, unique_or
@@ -20,7 +20,7 @@ from services.kernel.db import Database, unique_or
 from . import tokens
 from .domain import LOGIN_LASTS, Login, Store, User
 from .errors import LoginEnded, UserExists, WrongCredentials
-from .tables import logins, users
+from .tables import users
 
 STORE_ROW = 1
 
@@ -98,13 +98,12 @@ async def refresh(database: Database, refresh_token: str, *, signing_key_file: P
     return _answer(user, successor, signing_key_file)
 
 
-async def log_out(session: AsyncSession, caller: Caller) -> None:
-    """End every login of the caller."""
-    await session.execute(
-        update(logins)
-        .where(logins.c.user_id == caller.user_id)
-        .values(is_ended=True, version=logins.c.version + 1)
-    )
+async def log_out(session: AsyncSession, caller: Caller, refresh_token: str) -> None:
+    """End the caller's login that this refresh token, or an earlier one of it, belongs to."""
+    login_id = tokens.login_of(refresh_token)
+    login = None if login_id is None else await session.get(Login, login_id, with_for_update=True)
+    if login is not None and login.user_id == caller.user_id:
+        login.end()
 
 
 def _answer(user: User, refresh_token: str, signing_key_file: Path) -> Tokens:

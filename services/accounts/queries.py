@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from medperf_contracts import __version__
-from medperf_contracts.accounts import ServerView, UserView
-from medperf_contracts.paging import Page
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from medperf_contracts import __version__
+from medperf_contracts.accounts import ServerView, UserView
+from medperf_contracts.paging import Page
 from services.kernel import clock
 from services.kernel.auth import TokenInvalid
 from services.kernel.paging import PageRequest, page

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from medperf_contracts.access import Role
-from medperf_contracts.associations import AssociationDecision, NewAssociation, PartKind
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from medperf_contracts.access import Role
+from medperf_contracts.associations import AssociationDecision, NewAssociation, PartKind
 from services.kernel import clock, outbox
 from services.kernel.auth import Caller
 from services.kernel.db import unique_or

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from medperf_contracts.events import (
     BENCHMARK_EVENTS,
     CONTAINER_EVENTS,
@@ -10,8 +12,6 @@ from medperf_contracts.events import (
     ContainerFacts,
     DatasetFacts,
 )
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from services.kernel import copies
 from services.kernel.inbox import Consumer, Delivery
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medperf_contracts.associations import AssociationState, AssociationView, PartKind
-from medperf_contracts.paging import Page
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from medperf_contracts.associations import AssociationState, AssociationView, PartKind
+from medperf_contracts.paging import Page
 from services.kernel.auth import Caller
 from services.kernel.errors import NoSuchThing
 from services.kernel.paging import PageRequest, page

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from medperf_contracts.problems import Problem
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER
-
 from tutorials.pack import pack
 
 from .store import Store, StoreError

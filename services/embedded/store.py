@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from services.kernel.auth import OPERATOR_PREFIX
 HOME_VARIABLE = "MEDPERF_SERVER_HOME"
 SERVICE_NAMES = ("accounts", "registry", "associations", "results", "notifications")
 LOGS_KEPT = 3
+# Another command that only looks who has the store holds the lock for a moment.
+_LOOKS, _LOOK_SECONDS = 10, 0.02
 
 
 class StoreError(Exception):
@@ -91,15 +94,13 @@ class Store:
                 hint=f"Choose a folder that you may write to with {HOME_VARIABLE}.",
             ) from None
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _taken(descriptor):
                 running = self.running()
                 who = f"process {running.pid} ({running.url})" if running else "another process"
                 raise StoreInUse(
                     f"The store {self.home} is in use by {who}.",
                     hint="Stop that server first, or choose another folder with MEDPERF_SERVER_HOME.",
-                ) from None
+                )
             os.truncate(descriptor, 0)
             yield
         finally:
@@ -151,3 +152,15 @@ class Store:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def _taken(descriptor: int) -> bool:
+    """Whether the lock is now ours."""
+    for _ in range(_LOOKS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return True
+    return False

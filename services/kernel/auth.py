@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwk import KeySet
+
 from medperf_contracts.access import ACCESS, Role
 
 from .errors import NoSuchThing, NotAllowed, Unauthorized

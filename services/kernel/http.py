@@ -17,11 +17,12 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Request, Security
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from medperf_contracts.problems import Problem
 from medperf_contracts.values import ThingView
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER, ThingVersion
-from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import idempotency, log, openapi
 from .auth import Caller

@@ -11,12 +11,13 @@ import re
 from dataclasses import dataclass
 
 from fastapi.responses import Response
-from medperf_contracts.versions import IDEMPOTENCY_HEADER, VERSION_HEADER
 from sqlalchemy import ColumnElement, delete, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from medperf_contracts.versions import IDEMPOTENCY_HEADER, VERSION_HEADER
 
 from .clock import database_millis
 from .errors import BadRequest, Conflict

@@ -14,12 +14,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from medperf_contracts.envelope import Envelope
-from medperf_contracts.events import Event
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from medperf_contracts.envelope import Envelope
+from medperf_contracts.events import Event
 
 from . import log
 from .bus import Queue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+
 from medperf_contracts.problems import MEDIA_TYPE
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, SEEN_MOST
 

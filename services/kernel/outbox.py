@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import uuid4
 
-from medperf_contracts.envelope import Envelope
-from medperf_contracts.events import Event
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from medperf_contracts.envelope import Envelope
+from medperf_contracts.events import Event
 
 from . import clock, log
 from .tables import outbox

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query
-from medperf_contracts.paging import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MOST, Page
 from sqlalchemy import ColumnElement, Select
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from medperf_contracts.paging import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MOST, Page
 
 ViewT = TypeVar("ViewT")
 

@@ -7,9 +7,10 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from medperf_contracts.problems import MEDIA_TYPE, Problem
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
+
+from medperf_contracts.problems import MEDIA_TYPE, Problem
 
 from .errors import (
     AppError,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from medperf_contracts.envelope import Envelope
 from sqlalchemy import func, select, update
+
+from medperf_contracts.envelope import Envelope
 
 from .bus import Bus
 from .clock import database_millis

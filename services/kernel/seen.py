@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from medperf_contracts.versions import SEEN_HEADER, ThingVersion, parse_seen
 from sqlalchemy import Table
+
+from medperf_contracts.versions import SEEN_HEADER, ThingVersion, parse_seen
 
 from . import copies
 from .db import Database

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path, Query, Response
+
 from medperf_contracts.notifications import NotificationView
 from medperf_contracts.paging import Page
 from medperf_contracts.values import Id
-
 from services.kernel.errors import ChangedMeanwhile, NoSuchThing, NotAllowed
 from services.kernel.http import CallerParam, SessionParam, new_router, refusals, shown
 from services.kernel.idempotency import IdempotencyKeyReused, InProgress

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from medperf_contracts.events import (
     ASSOCIATION_EVENTS,
     RESULT_EVENTS,
@@ -14,8 +16,6 @@ from medperf_contracts.events import (
     Event,
     ResultSubmitted,
 )
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from services.kernel import clock
 from services.kernel.inbox import Consumer, Delivery
 from services.kernel.log import logger

@@ -70,6 +70,8 @@ def of_association(event: AssociationFacts) -> list[Told]:
 
 def of_benchmark(event: BenchmarkFacts) -> list[Told]:
     """An administrator's decision tells the benchmark's owner."""
+    if event.decided_by == event.owner_id:
+        return []
     benchmark = f"Your benchmark '{event.name}' ({event.id})"
     match event:
         case BenchmarkApproved():

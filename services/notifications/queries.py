@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from medperf_contracts.notifications import NotificationView
-from medperf_contracts.paging import Page
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from medperf_contracts.notifications import NotificationView
+from medperf_contracts.paging import Page
 from services.kernel.auth import Caller
 from services.kernel.paging import PageRequest, page
 

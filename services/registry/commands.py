@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from medperf_contracts.registry import (
     BenchmarkChanges,
     ContainerChanges,
@@ -10,9 +13,6 @@ from medperf_contracts.registry import (
     NewContainer,
     NewDataset,
 )
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from services.kernel import clock, outbox
 from services.kernel.auth import Caller
 from services.kernel.db import unique_or
@@ -107,14 +107,14 @@ async def set_benchmark_operational(session: AsyncSession, caller: Caller, bench
 async def approve_benchmark(session: AsyncSession, caller: Caller, benchmark_id: int) -> Benchmark:
     """An administrator lets a benchmark begin."""
     benchmark = await find_benchmark(session, caller, benchmark_id)
-    await outbox.record(session, benchmark, benchmark.approve())
+    await outbox.record(session, benchmark, benchmark.approve(by=caller.user_id))
     return benchmark
 
 
 async def reject_benchmark(session: AsyncSession, caller: Caller, benchmark_id: int) -> Benchmark:
     """An administrator refuses a benchmark."""
     benchmark = await find_benchmark(session, caller, benchmark_id)
-    await outbox.record(session, benchmark, benchmark.reject())
+    await outbox.record(session, benchmark, benchmark.reject(by=caller.user_id))
     return benchmark
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from medperf_contracts.events import ASSOCIATION_EVENTS, AssociationFacts
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from medperf_contracts.events import ASSOCIATION_EVENTS, AssociationFacts
 from services.kernel import copies
 from services.kernel.inbox import Consumer, Delivery
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from medperf_contracts.associations import PartKind
 from medperf_contracts.paging import Page
 from medperf_contracts.registry import BenchmarkView, ContainerView, DatasetView
 from medperf_contracts.values import Decision, State
-from sqlalchemy import ColumnElement, and_, or_, select
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from services.kernel.auth import Caller
 from services.kernel.errors import NoSuchThing
 from services.kernel.paging import PageRequest, page

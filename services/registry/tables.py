@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from medperf_contracts.associations import AssociationState, PartKind
-from medperf_contracts.values import Decision, State
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -18,6 +16,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import registry
 
+from medperf_contracts.associations import AssociationState, PartKind
+from medperf_contracts.values import Decision, State
 from services.kernel.clock import BigId, Instant
 from services.kernel.db import Choice, new_metadata
 
@@ -74,6 +74,7 @@ benchmarks = Table(
     Column("hash", String(64), nullable=False),
     Column("state", Choice(State), nullable=False, index=True),
     Column("approval", Choice(Decision), nullable=False, index=True),
+    Column("decided_by", BigInteger, nullable=True),
     Column("is_valid", Boolean, nullable=False),
     Column("created_at", Instant, nullable=False),
     UniqueConstraint("owner_id", "hash"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from medperf_contracts.associations import AssociationState, PartKind
-from medperf_contracts.results import NewResult
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from medperf_contracts.associations import AssociationState, PartKind
+from medperf_contracts.results import NewResult
 from services.kernel import clock, outbox
 from services.kernel.auth import Caller
 from services.kernel.db import unique_or

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from medperf_contracts.events import (
     ASSOCIATION_EVENTS,
     BENCHMARK_EVENTS,
@@ -12,8 +14,6 @@ from medperf_contracts.events import (
     ContainerFacts,
     DatasetFacts,
 )
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from services.kernel import copies
 from services.kernel.inbox import Consumer, Delivery
 

@@ -11,7 +11,6 @@ from typing import Any
 from medperf_contracts.events import ResultSubmitted
 from medperf_contracts.results import DueState, NewResult
 from medperf_contracts.values import Decision, State
-
 from services.kernel.errors import Conflict
 
 from .errors import (

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from medperf_contracts.access import Role
-from medperf_contracts.associations import AssociationState, PartKind
-from medperf_contracts.paging import Page
-from medperf_contracts.results import DueView, ResultView
 from sqlalchemy import ColumnElement, Exists, Row, Select, Table, exists, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Bundle
 
+from medperf_contracts.access import Role
+from medperf_contracts.associations import AssociationState, PartKind
+from medperf_contracts.paging import Page
+from medperf_contracts.results import DueView, ResultView
 from services.kernel.auth import Caller
 from services.kernel.errors import NoSuchThing
 from services.kernel.paging import PageRequest, page

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from medperf.credentials import Credentials, Keyring
 from medperf.home import Home
 from peers import answers

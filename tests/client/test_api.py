@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
 from medperf.api import Gateway
 from medperf.credentials import Credentials, Keyring
 from medperf.errors import LoginRequired, Refused, ServerUnreachable, UsageError
@@ -386,6 +394,12 @@ def test_logging_out_forgets_the_login_also_where_the_server_is_gone(begin: Begi
     assert gateway.logout() is False
 
 
+def test_logging_out_ends_this_login_by_its_token(begin: Begin) -> None:
+    gateway, peer = begin(in_turn(Reply(204)))
+    assert gateway.logout() is True
+    assert peer.asked[0].json == {"refresh_token": f"refresh-1-{'x' * 20}"}
+
+
 def test_logging_out_of_a_login_that_has_ended_asks_for_no_password(begin: Begin) -> None:
     def never(_: str) -> str:
         pytest.fail("a password was asked for")
@@ -494,3 +508,58 @@ def test_the_transport_is_a_seam(tmp_path: Path) -> None:
         "https://files.example.org/a",
     ]
     assert "authorization" not in seen[1].headers
+
+
+def tls_of_its_own(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's TLS with a certificate that nobody else has signed, and that certificate's file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a hospital's own")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_file, key_file)
+    return context, certificate_file
+
+
+def test_a_certificate_that_is_not_trusted_is_said_at_once_and_one_that_the_site_names_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls, certificate = tls_of_its_own(tmp_path)
+    with ScriptedPeer(in_turn(BENCHMARK), tls=tls) as peer:
+        home = Home(peer.url, tmp_path / "home")
+        log_in(home)
+        began = time.monotonic()
+        with (
+            closing(Gateway(home, bound_seconds=30.0)) as gateway,
+            pytest.raises(ServerUnreachable, match="not trusted") as refused,
+        ):
+            gateway.get("/benchmarks/1", BenchmarkView)
+        assert "SSL_CERT_FILE" in refused.value.hint
+        assert time.monotonic() - began < 5, "it is not tried again"
+        with (
+            closing(Gateway(home, bound_seconds=3.0)) as gateway,
+            pytest.raises(ServerUnreachable, match="not trusted"),
+        ):
+            gateway.download(f"{peer.url}/asset", lambda _: None)
+        assert peer.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with closing(Gateway(home, bound_seconds=3.0)) as gateway:
+            assert gateway.get("/benchmarks/1", BenchmarkView).name == "chest-1"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from medperf.assets import Assets, sealed
 from medperf.errors import IntegrityError, ServerUnreachable
 

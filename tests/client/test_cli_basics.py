@@ -17,6 +17,7 @@ import click
 import pexpect
 import pytest
 import yaml
+
 from medperf.cli.lazy import LazyGroup
 from medperf.cli.main import COMMANDS, cli, run
 from medperf.cli.prompts import confirm, show_before_sending

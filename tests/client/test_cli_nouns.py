@@ -11,6 +11,7 @@ from typing import Any
 import pexpect
 import pytest
 import yaml
+
 from medperf.cli.main import run
 from medperf.home import Home
 from medperf.results import find_result, record_submission

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+
 from medperf.cli.main import run
 from medperf.credentials import Credentials, Keyring
 from medperf.datasets import LocalDataset, Source, local_datasets

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from medperf.credentials import Credentials, Keyring
 from medperf.home import Home
 from medperf.seen import KEPT_SECONDS, Seen

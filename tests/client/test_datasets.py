@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from containers.small import Site
 from medperf.datasets import Description, LocalDataset, alone_with, find_dataset, local_datasets, prepare
 from medperf.errors import BadManifest, Busy, ContainerFailed, IntegrityError, UsageError

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from containers.small import Site
 from medperf.api import Gateway
 from medperf.cli.main import run

@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from medperf.errors import Busy, StoreChanged, UsageError
 from medperf.files import locked, write_atomically
 from medperf.home import Home, server_url

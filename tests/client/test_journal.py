@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from medperf import tasks
 from medperf.engines.sandbox import SandboxEngine
 from medperf.errors import StorageFailed, UsageError

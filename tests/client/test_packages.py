@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from medperf.engines import packages
 from medperf.errors import EngineUnavailable, IntegrityError
 from medperf.manifest.model import Package

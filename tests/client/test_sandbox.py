@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import medperf
 import pytest
 import yaml
+
+import medperf
 
 DRIVER = Path(__file__).with_name("sandbox_driver.py")
 # A user of the machine that is nobody's, and of this test process alone: its processes are counted.

@@ -19,12 +19,12 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medperf.archives import extract
-from medperf.manifest import Role, parse_mlcube, require_tasks
-from medperf.tutorial.phantom import make_dataset
 from PIL import Image
 
 import tutorials
+from medperf.archives import extract
+from medperf.manifest import Role, parse_mlcube, require_tasks
+from medperf.tutorial.phantom import make_dataset
 from tutorials import train
 from tutorials.pack import pack
 

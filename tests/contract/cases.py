@@ -131,7 +131,7 @@ CASES: tuple[Case, ...] = (
         "POST /api/v1/auth/refresh",
         lambda whole: Call("auth/refresh", {"refresh_token": whole.log_in(SITE)["refresh_token"]}),
     ),
-    Case("POST /api/v1/auth/logout", _fixed("auth/logout"), success=204),
+    Case("POST /api/v1/auth/logout", _fixed("auth/logout", {"refresh_token": "x" * 40}), success=204),
     Case(
         "POST /api/v1/users",
         lambda whole: Call("users", {"username": f"user{whole.dataset(SITE)}", "password": PASSWORD}),

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from contract.whole import Whole
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -7,11 +7,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from contract.conftest import DOCS
 from medperf_contracts.access import ACCESS, Role
 from medperf_contracts.problems import MEDIA_TYPE
 from medperf_contracts.versions import IDEMPOTENCY_HEADER
-
 from services.embedded.server import DEFINITIONS
 from services.kernel.http import OWN_TRANSACTIONS
 

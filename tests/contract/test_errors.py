@@ -9,9 +9,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from contract.conftest import DOCS
 
 import services
+from contract.conftest import DOCS
 from services.embedded.server import DEFINITIONS
 from services.kernel.errors import AppError
 

@@ -8,12 +8,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from contract.cases import CASES
 from contract.conftest import DOCS
 from contract.whole import SECRET, Whole
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import EVERY_EVENT, Event
-
 from services.embedded.server import DEFINITIONS
 
 pytestmark = pytest.mark.xdist_group("events")

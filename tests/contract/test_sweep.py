@@ -13,12 +13,12 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 import schemathesis
-from contract.whole import ADMIN, API, OPERATOR, SITE, Whole
 from hypothesis import HealthCheck, Phase, given, settings
-from medperf_contracts.problems import MEDIA_TYPE, Problem
-from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER
 from schemathesis import GenerationMode
 
+from contract.whole import ADMIN, API, OPERATOR, SITE, Whole
+from medperf_contracts.problems import MEDIA_TYPE, Problem
+from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER
 from services.embedded.server import DEFINITIONS
 
 pytestmark = pytest.mark.xdist_group("sweep")

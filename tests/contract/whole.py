@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from medperf_contracts.envelope import Envelope
-from medperf_contracts.versions import IDEMPOTENCY_HEADER
 from sqlalchemy import select
 
+from medperf_contracts.envelope import Envelope
+from medperf_contracts.versions import IDEMPOTENCY_HEADER
 from services.accounts import commands as accounts
 from services.accounts import tokens
 from services.embedded.server import compose

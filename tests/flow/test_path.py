@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flow.conftest import StartServer
 
+from flow.conftest import StartServer
 from tutorials.path import YES, EmbeddedServer, Site, Step, data_owner_path, login
 
 DISORDER_SEED = 20261123

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -54,8 +55,9 @@ Script = Callable[[Asked], Reply]
 class ScriptedPeer:
     """Listens on loopback; `script` gives the answer to each request, `asked` holds what arrived."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self._scheme = "http" if tls is None else "https"
         self.asked: list[Asked] = []
         peer = self
 
@@ -86,6 +88,8 @@ class ScriptedPeer:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
     @property
@@ -94,7 +98,7 @@ class ScriptedPeer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def paths(self) -> list[str]:
         return [asked.path for asked in self.asked]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from service.peer import Peer
 
+from service.peer import Peer
 from services.kernel.service import Definition
 
 

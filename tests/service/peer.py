@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import httpx
 from joserfc import jwt
 from joserfc.jwk import KeySet, OKPKey
+from sqlalchemy import select
+
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import Event
 from medperf_contracts.versions import IDEMPOTENCY_HEADER
-from sqlalchemy import select
-
 from services.accounts import tokens
 from services.kernel import migrate
 from services.kernel.auth import ALGORITHM, AUDIENCE, ISSUER

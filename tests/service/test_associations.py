@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from medperf_contracts.values import Decision, State
 from service import facts
 from service.facts import ADMIN, COMMITTEE, MODEL_OWNER, SITE, STRANGER
 from service.peer import Peer
-
 from services.associations.app import DEFINITION
 from services.associations.domain import Association
 from services.kernel.service import Definition

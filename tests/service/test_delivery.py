@@ -9,14 +9,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import DATASET_EVENTS, DatasetFacts
 from service import facts
 from service.facts import SITE
 from service.peer import Peer, envelope_of
-from sqlalchemy import select, text, update
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from services.associations.app import DEFINITION
 from services.kernel import inbox
 from services.kernel.bus import EmbeddedBus, UnreliableBus

@@ -10,14 +10,14 @@ import pytest
 import structlog
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError
+
 from medperf_contracts.associations import AssociationState
 from medperf_contracts.events import AssociationRequested, AssociationWithdrawn, BenchmarkRejected, ResultSubmitted
 from service import facts
 from service.facts import ADMIN, COMMITTEE, MODEL_OWNER, SITE, STRANGER
 from service.peer import Peer, envelope_of
-from sqlalchemy import Connection, insert, select
-from sqlalchemy.exc import IntegrityError
-
 from services.kernel.service import Definition
 from services.kernel.tables import KERNEL
 from services.notifications.app import DEFINITION

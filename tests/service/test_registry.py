@@ -11,6 +11,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from httpx import Response
+from sqlalchemy import Connection, Table, insert, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.exc import StaleDataError
+
 from medperf_contracts import hashing
 from medperf_contracts.access import Role
 from medperf_contracts.associations import AssociationState, PartKind
@@ -26,10 +30,6 @@ from medperf_contracts.versions import SEEN_HEADER
 from service import facts
 from service.facts import ADMIN, COMMITTEE, MODEL_OWNER, SITE, STRANGER
 from service.peer import Peer
-from sqlalchemy import Connection, Table, insert, text
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm.exc import StaleDataError
-
 from services.kernel.auth import Caller
 from services.kernel.errors import AppError, ChangedMeanwhile
 from services.kernel.service import Definition
@@ -272,6 +272,7 @@ def test_a_benchmark_begins_in_development_and_needs_an_administrator_to_be_open
         "metrics_id": 3,
         "metrics_hash": metrics,
         "public_scores": True,
+        "decided_by": 1,
     }
 
 
@@ -356,6 +357,16 @@ def test_a_benchmarks_description_validity_and_urls_may_change(parts: Peer) -> N
     assert done(response) == before | changes | {"version": 4}
     last = parts.events()[-1]
     assert (last.type, last.aggregateversion, last.data["is_valid"]) == ("benchmark.updated.v1", 4, False)
+
+
+def test_null_clears_what_may_be_empty_and_nothing_else(parts: Peer) -> None:
+    register_benchmark(parts, docs_url="https://docs.example/", approved=False)
+    version = {"If-Match": '"1"'}
+    for field in ("description", "demo_data_url", "is_valid"):
+        response = parts.call("PATCH", f"{BENCHMARKS}/1", {field: None}, by=COMMITTEE, headers=version)
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_input"), field
+    response = parts.call("PATCH", f"{BENCHMARKS}/1", {"docs_url": None}, by=COMMITTEE, headers=version)
+    assert (done(response)["docs_url"], done(response)["version"]) == (None, 2)
 
 
 # Datasets

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from joserfc.jwk import OKPKey
+from sqlalchemy import text
+
 from medperf_contracts.envelope import Envelope
 from service import facts
 from service.facts import COMMITTEE, SITE
 from service.peer import OPERATOR_TOKEN, Peer, envelope_of
-from sqlalchemy import text
-
 from services.associations.app import DEFINITION
 from services.kernel.http import BODY_BYTES_MOST
 from services.kernel.service import Definition

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import DatabaseError
+
 from medperf_contracts.associations import AssociationState, PartKind
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import AssociationWithdrawn
@@ -16,9 +19,6 @@ from medperf_contracts.values import Decision, State
 from service import facts
 from service.facts import ADMIN, COMMITTEE, METRICS_HASH, MODEL_OWNER, SITE, STRANGER
 from service.peer import Peer, envelope_of
-from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.exc import DatabaseError
-
 from services.kernel.db import Database
 from services.kernel.inbox import Consumer, handle_once
 from services.kernel.service import Definition

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from service.peer import Peer
 from sqlalchemy import text
 
+from service.peer import Peer
 from services.associations.app import DEFINITION
 from services.kernel.service import Definition
 

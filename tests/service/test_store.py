@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pexpect
 import pytest
-from medperf_contracts.versions import IDEMPOTENCY_HEADER
 
+from medperf_contracts.versions import IDEMPOTENCY_HEADER
 from services.embedded.server import serve
 from services.embedded.store import Store, StoreError
 

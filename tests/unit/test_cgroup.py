@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from medperf.engines.cgroup import Hierarchy, make_cgroup, parse_hierarchies
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 import pytest
+
 from medperf.engines.base import Cause, Limits, Mount, Outcome, TaskSpec, failure
 from medperf.engines.confinement import Confinement, Machine, bubblewrap_command, confine
 from medperf.engines.machine import remedy

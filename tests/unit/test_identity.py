@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from medperf import identity
 from medperf.errors import IntegrityError
 from medperf.identity import (

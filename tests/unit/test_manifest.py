@@ -2,6 +2,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+
 from medperf import safe_yaml
 from medperf.engines.mounts import Mount
 from medperf.errors import BadManifest, IntegrityError, UsageError

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from medperf_contracts.associations import AssociationState, PartKind
 from medperf_contracts.events import (
     AssociationApproved,
@@ -20,10 +21,9 @@ from medperf_contracts.events import (
     ResultSubmitted,
 )
 from medperf_contracts.values import Decision, State
-
 from services.notifications.domain import Notification, of_association, of_benchmark, of_result
 
-SITE, COMMITTEE, MODEL_OWNER = 20, 10, 30
+SITE, COMMITTEE, MODEL_OWNER, ADMINISTRATOR = 20, 10, 30, 1
 AT = datetime(2026, 3, 4, tzinfo=UTC)
 STATES: dict[type[AssociationFacts], AssociationState] = {
     AssociationRequested: AssociationState.PENDING,
@@ -56,7 +56,7 @@ def association(event: type[AssociationFacts], **changed: Any) -> AssociationFac
     return event.model_validate(facts | changed)
 
 
-def benchmark(event: type[BenchmarkFacts]) -> BenchmarkFacts:
+def benchmark(event: type[BenchmarkFacts], *, decided_by: int = ADMINISTRATOR) -> BenchmarkFacts:
     return event(
         id=1,
         name="CheXpert tutorial",
@@ -71,6 +71,7 @@ def benchmark(event: type[BenchmarkFacts]) -> BenchmarkFacts:
         metrics_id=3,
         metrics_hash="c" * 64,
         public_scores=False,
+        decided_by=decided_by,
     )
 
 
@@ -167,6 +168,10 @@ def test_a_benchmarks_owner_is_told_what_was_decided(event: type[BenchmarkFacts]
     assert reader == COMMITTEE
     assert f"Your benchmark 'CheXpert tutorial' (1) {says}" in text
     assert "medperf " in text
+
+
+def test_an_owner_who_decided_of_their_own_benchmark_is_not_told() -> None:
+    assert of_benchmark(benchmark(BenchmarkApproved, decided_by=COMMITTEE)) == []
 
 
 def test_an_event_that_has_no_sentence_is_an_error_and_not_silence() -> None:

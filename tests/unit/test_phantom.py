@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from medperf.tutorial import phantom
 from medperf.tutorial.phantom import DEFAULT_COUNT, encode_png, make_dataset
-from PIL import Image
 
 SIX_OF_SEED_1 = "9e7f87a6dcfddfec3f27ea9075375030e01ff0e2a23b2338aef6aefca33fafb7"
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from medperf_contracts.access import Role
 from medperf_contracts.registry import (
     BenchmarkChanges,
@@ -18,7 +19,6 @@ from medperf_contracts.registry import (
     NewDataset,
 )
 from medperf_contracts.values import Decision, State
-
 from services.registry.domain.benchmarks import Benchmark
 from services.registry.domain.containers import Container
 from services.registry.domain.datasets import Dataset
@@ -32,7 +32,7 @@ from services.registry.errors import (
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-OWNER, SOMEBODY = 10, 99
+OWNER, ADMINISTRATOR, SOMEBODY = 10, 1, 99
 DATA_HASH = "e" * 64
 
 
@@ -177,13 +177,14 @@ def test_a_benchmark_cannot_be_made_of_an_invalid_container(role: str) -> None:
 def test_a_benchmark_in_development_cannot_be_decided(verb: str) -> None:
     undecided = benchmark()
     with pytest.raises(NotOperational):
-        getattr(undecided, verb)()
-    assert undecided.approval is Decision.PENDING
+        getattr(undecided, verb)(by=ADMINISTRATOR)
+    assert (undecided.approval, undecided.decided_by) == (Decision.PENDING, None)
 
 
 def test_a_rejection_can_be_taken_back() -> None:
     made = benchmark(state=State.OPERATION, approval=Decision.REJECTED)
-    assert made.approve().approval is Decision.APPROVED
+    event = made.approve(by=ADMINISTRATOR)
+    assert (event.approval, event.decided_by) == (Decision.APPROVED, ADMINISTRATOR)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_a_rejection_can_be_taken_back() -> None:
 def test_a_decided_benchmark_cannot_be_decided_again(verb: str, decided: Decision) -> None:
     made = benchmark(state=State.OPERATION, approval=decided)
     with pytest.raises(ApprovalDecided, match=decided.value):
-        getattr(made, verb)()
+        getattr(made, verb)(by=ADMINISTRATOR)
     assert made.approval is decided
 
 

@@ -6,8 +6,9 @@ import re
 import subprocess
 from pathlib import Path
 
-import medperf.errors
 import pytest
+
+import medperf.errors
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES_MOST = 400

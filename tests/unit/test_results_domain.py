@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from medperf_contracts.results import DueState, NewResult
-from medperf_contracts.values import Decision, State
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql
 
+from medperf_contracts.results import DueState, NewResult
+from medperf_contracts.values import Decision, State
 from services.kernel.errors import Conflict
 from services.results.commands import approvals_held
 from services.results.domain import Benchmark, Dataset, Model, Result, Sight, Standing, due_state

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from medperf import safe_yaml
 from medperf.errors import BadManifest, ContainerFailed
 

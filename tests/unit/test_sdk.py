@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import medperf
 import pytest
+
+import medperf
 
 
 def test_everything_exported_is_there() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
+from medperf.cli import progress as progress_module
 from medperf.cli.progress import Progress
 from medperf.cli.tables import as_json, as_yaml, print_table, printable
 from medperf_contracts.associations import AssociationDecision
@@ -91,7 +95,6 @@ def test_progress_numbers_its_steps_and_shows_what_the_container_says() -> None:
     progress = Progress(2, stream=stream)
     with progress.step("model 2 · reference"):
         progress.line("infer: 40/240 \x1b[31mimages")
-        progress.tick()
     with pytest.raises(ValueError, match="no"), progress.step("model 4 · second"):
         raise ValueError("no")
     lines = stream.getvalue().splitlines()
@@ -103,10 +106,37 @@ def test_progress_numbers_its_steps_and_shows_what_the_container_says() -> None:
     assert "\x1b" not in stream.getvalue()
 
 
-def test_progress_shows_the_time_on_a_terminal_and_clears_it_again() -> None:
+def drawn(stream: io.StringIO, text: str) -> bool:
+    """Whether a text comes to stand on the terminal, of itself."""
+    deadline = time.monotonic() + 10
+    while text not in stream.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return text in stream.getvalue()
+
+
+def test_progress_shows_the_time_on_a_terminal_and_clears_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "_REDRAW_SECONDS", 0.05)
+    stream = Terminal()
+    before = set(threading.enumerate())
+    progress = Progress(1, stream=stream)
+    with progress.step("model"):
+        assert drawn(stream, "… model: 0.")
+        progress.note("1.0 of 4.0 MB")
+        assert drawn(stream, " s · 1.0 of 4.0 MB")
+        progress.line("said")
+    assert "\r\x1b[2K      said\n" in stream.getvalue()
+    assert set(threading.enumerate()) <= before
+
+
+def test_progress_stands_still_while_somebody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "_REDRAW_SECONDS", 0.01)
     stream = Terminal()
     progress = Progress(1, stream=stream)
     with progress.step("model"):
-        progress.tick()
-        progress.line("said")
-    assert "… model: 0.0 s\r\x1b[2K      said\n" in stream.getvalue()
+        assert drawn(stream, "… model: 0.")
+        with progress.paused():
+            before = stream.getvalue()
+            time.sleep(0.1)
+            assert stream.getvalue() == before
+            assert before.endswith("\r\x1b[2K")
+        assert drawn(stream, before + "\r\x1b[2K      … model")

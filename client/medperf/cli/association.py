@@ -16,9 +16,8 @@ from .session import Session, pass_session
 from .tables import json_option, printable
 
 if TYPE_CHECKING:
-    from medperf_contracts.associations import AssociationView
-
     from medperf.api import Gateway
+    from medperf_contracts.associations import AssociationView
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -220,9 +219,8 @@ class Named:
 
 def decide(gateway: Gateway, asked: AssociationView, decision: str, reason: str) -> AssociationView:
     """Approve, reject or withdraw; the association as it then is."""
-    from medperf_contracts.associations import AssociationDecision, AssociationView
-
     from medperf.bodies import checked_input
+    from medperf_contracts.associations import AssociationDecision, AssociationView
 
     with checked_input():
         body = AssociationDecision(reason=reason)

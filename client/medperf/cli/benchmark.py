@@ -94,9 +94,8 @@ def run(
 
 def _due(session: Session, benchmark_id: int, dataset_id: int, association_id: int) -> list[int]:
     """The IDs of the benchmark's models, the reference model first."""
-    from medperf_contracts.results import DueView
-
     from medperf.errors import NotApproved
+    from medperf_contracts.results import DueView
 
     seen = [f"benchmark/{benchmark_id}", f"dataset/{dataset_id}", f"association/{association_id}"]
     items = session.gateway.items("/due", DueView, seen=seen, benchmark=benchmark_id, dataset=dataset_id)

@@ -14,11 +14,10 @@ from .session import Session, pass_session
 from .work import time_limit_option
 
 if TYPE_CHECKING:
-    from medperf_contracts.associations import AssociationView, NewAssociation
-    from medperf_contracts.registry import BenchmarkView
-
     from medperf.datasets import LocalDataset
     from medperf.evaluation import Evaluation
+    from medperf_contracts.associations import AssociationView, NewAssociation
+    from medperf_contracts.registry import BenchmarkView
 
     from .work import Work
 
@@ -94,9 +93,8 @@ def create(
 @pass_session
 def submit(session: Session, data_uid: str, yes: bool) -> None:
     """Register a prepared dataset's metadata: it is printed, you are asked, it is sent. The data stays."""
-    from medperf_contracts.registry import DatasetView
-
     from medperf.datasets import alone_with, find_dataset
+    from medperf_contracts.registry import DatasetView
 
     gateway = session.gateway
     chosen = find_dataset(session.home, data_uid)
@@ -128,10 +126,9 @@ def associate(
     session: Session, benchmark_id: int, data_uid: str, time_limit_seconds: float | None, yes: bool
 ) -> None:
     """Ask to take part in a benchmark, after its reference model has run on the data."""
-    from medperf_contracts.associations import AssociationState, AssociationView
-
     from medperf.datasets import alone_with, find_dataset
     from medperf.errors import Refused
+    from medperf_contracts.associations import AssociationState, AssociationView
 
     from .progress import Progress
     from .work import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,53 +15,89 @@ _REDRAW_SECONDS = 1.0
 
 
 class Progress:
-    """Numbered steps of long work, such as the models of a benchmark."""
+    """Numbered steps of long work, such as the models of a benchmark.
+
+    On a terminal a line with the time moves while a step goes on, whatever the step waits for.
+    """
 
     def __init__(self, total: int, *, stream: TextIO | None = None) -> None:
         self._total = total
         self._stream = stream or sys.stderr
+        self._lock = threading.RLock()
         self._number = 0
         self._title = ""
+        self._note = ""
         self._started = 0.0
-        self._drawn_at = 0.0
         self._is_drawn = False
 
     @contextmanager
     def step(self, title: str) -> Iterator[Progress]:
         """One step: its title with its number, and at its end how long it took and whether it failed."""
         self._number += 1
-        self._title = title
+        self._title, self._note = title, ""
         self._started = time.monotonic()
         self._write(f"[{self._number}/{self._total}] {title}")
         try:
-            yield self
+            with self._clock():
+                yield self
         except BaseException:
             self._write(f"      failed after {self._elapsed()}")
             raise
-        finally:
-            self._title = ""
         self._write(f"      done in {self._elapsed()}")
 
     def line(self, text: str) -> None:
         """A line that the container printed, or that tells what goes on inside the step."""
+        self._note = ""
         self._write(f"      {text}")
 
-    def tick(self) -> None:
-        """Call while waiting: keeps the time on a terminal moving, and does nothing elsewhere."""
-        now = time.monotonic()
-        if not self._title:
-            return  # between two steps there is nothing to wait for
-        if self._stream.isatty() and now - self._drawn_at >= _REDRAW_SECONDS:
-            self._drawn_at = now
-            self._stream.write(f"\r\x1b[2K      … {printable(self._title)}: {self._elapsed()}")
+    def note(self, text: str) -> None:
+        """What stands beside the time, such as how much of a file is there; shown on a terminal only."""
+        self._note = text
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time stands still while the block runs: somebody is asked something."""
+        with self._lock:
+            self._clear()
+            yield
+
+    @contextmanager
+    def _clock(self) -> Iterator[None]:
+        if not self._stream.isatty():
+            yield
+            return
+        is_over = threading.Event()
+
+        def redraw() -> None:
+            while not is_over.wait(_REDRAW_SECONDS):
+                self._draw()
+
+        thread = threading.Thread(target=redraw, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+    def _draw(self) -> None:
+        with self._lock:
+            note = f" · {self._note}" if self._note else ""
+            self._stream.write(f"\r\x1b[2K      … {printable(self._title)}: {self._elapsed()}{printable(note)}")
             self._stream.flush()
             self._is_drawn = True
 
     def _write(self, text: str) -> None:
-        clear = "\r\x1b[2K" if self._is_drawn else ""
-        self._is_drawn = False
-        self._stream.write(f"{clear}{printable(text)}\n")
-        self._stream.flush()
+        with self._lock:
+            self._clear()
+            self._stream.write(f"{printable(text)}\n")
+            self._stream.flush()
+
+    def _clear(self) -> None:
+        if self._is_drawn:
+            self._stream.write("\r\x1b[2K")
+            self._stream.flush()
+            self._is_drawn = False
 
     def _elapsed(self) -> str:
         seconds = time.monotonic() - self._started

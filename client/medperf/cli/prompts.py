@@ -47,12 +47,12 @@ def ask_password(username: str) -> str:
     return password
 
 
-def show_before_sending(title: str, body: Body | dict[str, object]) -> None:
+def show_before_sending(title: str, body: Body) -> None:
     """Print, as YAML, exactly what will be sent."""
     from .tables import as_yaml
 
     click.echo(f"{title}\n")
-    click.echo("".join(f"  {line}\n" for line in as_yaml(body).splitlines()))
+    click.echo("".join(f"  {line}\n" for line in as_yaml(body.as_sent()).splitlines()))
 
 
 def yes_option(command: Callable[P, R]) -> Callable[P, R]:

@@ -127,10 +127,9 @@ def _ready(
 
 def _send(home: Home, gateway: Gateway, one: LocalResult, seen: list[str]) -> str:
     """Send a result and write down under which ID the server has it; what to tell the person."""
-    from medperf_contracts.results import ResultView
-
     from medperf.errors import Refused
     from medperf.results import record_submission
+    from medperf_contracts.results import ResultView
 
     from .work import existing_id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property, update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from medperf.api import Gateway
     from medperf.home import Home
 
+    from .progress import Progress
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -19,12 +22,21 @@ R = TypeVar("R")
 class Session:
     """One command's server, local folder and gateway, each made when it is first used.
 
-    `yes` is whether the person answered every question beforehand, with `--yes`.
+    `yes` is whether the person answered every question beforehand, with `--yes`; `progress` shows the work that
+    goes on, if some does.
     """
 
     def __init__(self) -> None:
         self.server_given: str | None = None
         self.yes = False
+        self.progress: Progress | None = None
+
+    def ask_password(self, username: str) -> str:
+        """The password of somebody whose login has ended, perhaps in the middle of long work."""
+        from . import prompts
+
+        with self.progress.paused() if self.progress else nullcontext():
+            return prompts.ask_password(username)
 
     @cached_property
     def server(self) -> str:
@@ -52,7 +64,7 @@ class Session:
         from . import prompts
 
         home = self.home
-        gateway = Gateway(home, ask_login=prompts.ask_password if prompts.has_terminal() else None)
+        gateway = Gateway(home, ask_login=self.ask_password if prompts.has_terminal() else None)
         click.get_current_context().call_on_close(gateway.close)
         answered = gateway.server()
         try:

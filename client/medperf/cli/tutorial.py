@@ -14,10 +14,9 @@ from .prompts import confirm, yes_option
 from .session import Session, pass_session
 
 if TYPE_CHECKING:
-    from medperf_contracts.associations import AssociationView
-
     from medperf.api import Gateway
     from medperf.tutorial.clean import Leavings
+    from medperf_contracts.associations import AssociationView
 
 # Seeded accounts, on servers that say that they were seeded; the password is in the tutorial for all to read.
 _COMMITTEE = "testbenchmarkowner"

@@ -11,14 +11,13 @@ import click
 from medperf.errors import NotApproved, Refused, UsageError
 
 if TYPE_CHECKING:
-    from medperf_contracts.associations import AssociationView
-    from medperf_contracts.registry import BenchmarkView
-
     from medperf.api import Gateway
     from medperf.containers import LocalContainer
     from medperf.datasets import LocalDataset
     from medperf.manifest import Role
     from medperf.tasks import Runner
+    from medperf_contracts.associations import AssociationView
+    from medperf_contracts.registry import BenchmarkView
 
     from .progress import Progress
     from .session import Session
@@ -51,6 +50,7 @@ class Work:
         from medperf.journal import Journal
         from medperf.tasks import Runner, end_left_over
 
+        session.progress = progress
         gateway = session.gateway
         journal = Journal(session.home.journal)
         engine = SandboxEngine(session.home.environments)
@@ -69,16 +69,15 @@ class Work:
 
     def container(self, container_id: int, role: Role) -> LocalContainer:
         """A registered container, checked and ready to run in this role."""
-        from medperf_contracts.registry import ContainerView
-
         from medperf.assets import Assets
         from medperf.containers import fetch_container
+        from medperf_contracts.registry import ContainerView
 
         view = self.gateway.get(f"/containers/{container_id}", ContainerView, seen=[f"container/{container_id}"])
         assets = Assets(
             self.session.home.assets,
             lambda url, sink: self.gateway.download(
-                url, sink, on_progress=lambda _done, _total: self.progress.tick()
+                url, sink, on_progress=lambda done, total: self.progress.note(_fetched(done, total))
             ),
         )
         return fetch_container(view, role=role, home=self.session.home, assets=assets)
@@ -188,3 +187,9 @@ def existing_id(refused: Refused, kind: str) -> int | None:
     """The ID of the thing of this kind that the server says is there already."""
     named, _, thing_id = (refused.existing or "").partition("/")
     return int(thing_id) if named == kind and thing_id.isdecimal() else None
+
+
+def _fetched(done: int, total: int | None) -> str:
+    """How much of a file is here, in MB."""
+    of = f" of {total / 1e6:.1f}" if total is not None else ""
+    return f"{done / 1e6:.1f}{of} MB fetched"

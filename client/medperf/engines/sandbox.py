@@ -121,17 +121,19 @@ class SandboxEngine:
         return folder
 
     def _launch(self, spec: TaskSpec, confinement: Confinement, scratch: Path) -> _Run:
-        log = RunLog(spec.log, spec.limits.log_bytes)
         process = SandboxProcess()
+        log: RunLog | None = None
         cgroup = Cgroup(None, None)
         try:
+            log = RunLog(spec.log, spec.limits.log_bytes)
             cgroup = self._cgroup(spec, process.pid)
             watch = Watch(process.pid, spec.limits, cgroup, (*spec.outputs(), scratch))
             process.hand_over(_plan(confinement, cgroup, process.tell_status))
         except BaseException:
             process.end()
             cgroup.remove()
-            log.close()
+            if log is not None:
+                log.close()
             raise
         return _Run(spec, confinement, process, log, cgroup, watch, scratch)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import Path, Query, Response
+
 from medperf_contracts.paging import Page
 from medperf_contracts.registry import DatasetChanges, DatasetView, NewDataset
 from medperf_contracts.values import Blake3, GeneratedUid, Id
-
 from services.kernel.errors import ChangedMeanwhile, NoSuchThing, NotAllowed, VersionDiffers
 from services.kernel.http import CallerParam, ExpectedVersionParam, SessionParam, new_router, refusals, shown
 from services.kernel.idempotency import IdempotencyKeyReused, InProgress

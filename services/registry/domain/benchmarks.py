@@ -52,6 +52,7 @@ class Benchmark:
     hash: str
     state: State
     approval: Decision
+    decided_by: int | None
     is_valid: bool
     created_at: datetime
 
@@ -92,6 +93,7 @@ class Benchmark:
             ),
             state=State.DEVELOPMENT,
             approval=Decision.PENDING,
+            decided_by=None,
             is_valid=True,
             created_at=at,
         )
@@ -118,14 +120,14 @@ class Benchmark:
         self.state = State.OPERATION
         return BenchmarkMadeOperational(**self.facts())
 
-    def approve(self) -> BenchmarkApproved:
+    def approve(self, *, by: int) -> BenchmarkApproved:
         """An administrator lets it begin."""
-        self._decide(Decision.APPROVED)
+        self._decide(Decision.APPROVED, by=by)
         return BenchmarkApproved(**self.facts())
 
-    def reject(self) -> BenchmarkRejected:
+    def reject(self, *, by: int) -> BenchmarkRejected:
         """An administrator refuses it."""
-        self._decide(Decision.REJECTED)
+        self._decide(Decision.REJECTED, by=by)
         return BenchmarkRejected(**self.facts())
 
     def roles_of(self, user_id: int) -> set[Role]:
@@ -153,15 +155,17 @@ class Benchmark:
             "metrics_id": self.metrics_id,
             "metrics_hash": self.metrics_hash,
             "public_scores": self.public_scores,
+            "decided_by": self.decided_by,
         }
 
-    def _decide(self, approval: Decision) -> None:
+    def _decide(self, approval: Decision, *, by: int) -> None:
         if self.state is not State.OPERATION:
             raise NotOperational(f"Benchmark {self.id} is still in development.")
         # A rejection can be taken back: its owner could not register the same parts again.
         if self.approval is approval or self.approval is Decision.APPROVED:
             raise ApprovalDecided(f"Benchmark {self.id} is {self.approval.value} already.")
         self.approval = approval
+        self.decided_by = by
 
 
 def _why_not_ready(part: Container) -> str:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from medperf_contracts.registry import BenchmarkChanges, ContainerChanges, DatasetChanges
-
-Changes = ContainerChanges | BenchmarkChanges | DatasetChanges
+from medperf_contracts.values import Changes
 
 
 def apply(changes: Changes, thing: object) -> bool:
     """Set what `changes` gives on `thing`; False where nothing differs."""
-    differing = {
-        name: value
-        for name, value in changes.model_dump(exclude_none=True).items()
-        if getattr(thing, name) != value
-    }
+    given = {name: getattr(changes, name) for name in changes.model_fields_set}
+    differing = {name: value for name, value in given.items() if getattr(thing, name) != value}
     for name, value in differing.items():
         setattr(thing, name, value)
     return bool(differing)

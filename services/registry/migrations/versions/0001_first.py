@@ -55,6 +55,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(64), nullable=False),
         sa.Column("state", sa.String(32), nullable=False),
         sa.Column("approval", sa.String(32), nullable=False),
+        sa.Column("decided_by", sa.BigInteger(), nullable=True),
         sa.Column("is_valid", sa.Boolean, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("owner_id", "hash", name="uq_benchmarks_owner_id_hash"),
