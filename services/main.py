@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -31,6 +32,8 @@ def up(host: str, port: int, log_to: str, disorder_seed: int | None) -> None:
     from .embedded.server import serve
     from .embedded.store import Store
 
+    # Password hashes, scores and the log: whatever the folder's own mode, its files are the operator's alone.
+    os.umask(0o077)
     store = Store.from_environment()
     with store.locked():
         _configure_log(log_to or str(store.log))

@@ -142,6 +142,11 @@ def local_datasets(home: Home) -> list[LocalDataset]:
     return sorted(found, key=lambda dataset: dataset.created_at)
 
 
+def is_server_id(given: str) -> bool:
+    """Whether what a person gave is a server UID rather than the beginning of a generated one."""
+    return given.isascii() and given.isdecimal() and len(given) <= _SERVER_ID_DIGITS
+
+
 def find_dataset(home: Home, given: str) -> LocalDataset:
     """The dataset that a person means: by server UID, or by the beginning of a generated UID.
 
@@ -149,7 +154,7 @@ def find_dataset(home: Home, given: str) -> LocalDataset:
     beginning of a generated UID. UsageError if there is none, or more than one.
     """
     known = local_datasets(home)
-    if given.isascii() and given.isdecimal() and len(given) <= _SERVER_ID_DIGITS:
+    if is_server_id(given):
         for dataset in known:
             if dataset.server_id == int(given):
                 return dataset
@@ -162,6 +167,17 @@ def find_dataset(home: Home, given: str) -> LocalDataset:
     raise UsageError(
         f"No dataset on this machine has the server UID or the generated UID {given!r}.",
         hint="`medperf dataset ls --local` shows what is here; `medperf dataset create` prepares one.",
+    )
+
+
+def registered_dataset(home: Home, server_id: int) -> LocalDataset:
+    """The dataset that is registered under this server UID; UsageError where it is not on this machine."""
+    for dataset in local_datasets(home):
+        if dataset.server_id == server_id:
+            return dataset
+    raise UsageError(
+        f"The prepared data of dataset {server_id} is not on this machine.",
+        hint="`medperf dataset ls --local` shows what is here; submit the result where the data is.",
     )
 
 
@@ -260,9 +276,11 @@ def _is_intact(dataset: LocalDataset) -> bool:
 
 
 def _continued(existing: LocalDataset, dataset: LocalDataset) -> LocalDataset:
-    """What stands of a dataset that is prepared once more: all of it, once the server knows it."""
+    """What stands of a dataset that is prepared once more: all of it once the server knows it, else what is not
+    said anew."""
     if existing.server_id is None:
-        return dataset
+        said = {name: getattr(dataset, name) or getattr(existing, name) for name in ("description", "location")}
+        return dataset.model_copy(update=said)
     if existing.preparation.hash != dataset.preparation.hash:
         raise UsageError(
             f"This data is registered as dataset {existing.server_id}, prepared by container"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import math
-import re
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -11,11 +11,11 @@ from pydantic import JsonValue
 from medperf import safe_yaml
 from medperf.engines.outputs import read_output
 from medperf.errors import ContainerFailed
+from medperf_contracts.bounds import REPORT_BYTES_MOST, REPORT_DEPTH_MOST
+from medperf_contracts.values import CONTROL_BUT_NEWLINE
 
-# Scores and counts: a megabyte holds tens of thousands of them.
+# YAML with its white space; what is in it is bounded by `REPORT_BYTES_MOST`.
 LIMIT_BYTES = 1024 * 1024
-# What could paint a terminal or turn its text around, but for newline and tab.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _HINT = "Tell the container's owner: it must write one YAML file of numbers, text and lists."
 
 
@@ -23,25 +23,30 @@ def read_report(file: Path, *, inside: Path, what: str) -> dict[str, JsonValue]:
     """The mapping in a YAML file that a container wrote under `inside`; `what` names it in errors.
 
     NaN and the infinities become null: a number that is not defined is kept as such, and JSON knows no other way
-    to say it. ContainerFailed for a file that is missing, too large, a link, empty, or not a mapping.
+    to say it. ContainerFailed for a file that is missing, a link, empty, not a mapping, or larger or deeper than a
+    request can carry.
     """
     content = read_output(file, inside=inside, limit_bytes=LIMIT_BYTES)
     value = safe_yaml.load(content, what=what, limit_bytes=LIMIT_BYTES, error=ContainerFailed)
     if not isinstance(value, dict) or not value:
         raise ContainerFailed(f"{what} hold nothing: a mapping of names to values is needed.", hint=_HINT)
     defined = _defined(value, what)
+    if len(json.dumps(defined).encode()) > REPORT_BYTES_MOST:
+        raise ContainerFailed(f"{what} hold more than {REPORT_BYTES_MOST:,} bytes.", hint=_HINT)
     if not isinstance(defined, dict):
         raise TypeError("a mapping stays one")
     return defined
 
 
-def _defined(value: object, what: str) -> JsonValue:
+def _defined(value: object, what: str, depth: int = 1) -> JsonValue:
+    if depth > REPORT_DEPTH_MOST:
+        raise ContainerFailed(f"{what} hold more than {REPORT_DEPTH_MOST} levels.", hint=_HINT)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {_text(key, what): _defined(inner, what) for key, inner in value.items()}
+        return {_text(key, what): _defined(inner, what, depth + 1) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_defined(inner, what) for inner in value]
+        return [_defined(inner, what, depth + 1) for inner in value]
     if isinstance(value, str):
         return _text(value, what)
     if value is None or isinstance(value, bool):
@@ -53,6 +58,6 @@ def _defined(value: object, what: str) -> JsonValue:
 
 
 def _text(text: str, what: str) -> str:
-    if _CONTROL.search(text):
+    if CONTROL_BUT_NEWLINE.search(text):
         raise ContainerFailed(f"{what} hold control characters in {text!r:.60}.", hint=_HINT)
     return text

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medperf_contracts.versions import SEEN_MOST, ThingVersion
 
+from .errors import Busy
 from .files import locked, write_atomically
 
 # A service's copy that is still behind after so long is a fault to be seen, not one to be waited for.
@@ -28,12 +29,12 @@ class Seen:
     def note(self, things: Iterable[ThingVersion]) -> None:
         """Remember what an answer showed; an older version never replaces a newer one.
 
-        The answer has been given: that these notes cannot be written (a full disk) must not make it a failure,
-        and costs no more than a moment's freshness.
+        The answer has been given: that these notes cannot be written (a full disk, another command that was halted
+        while it wrote) must not make it a failure, and costs no more than a moment's freshness.
         """
         fresh = list(things)
         if fresh:
-            with suppress(OSError):
+            with suppress(OSError, Busy):
                 self._merge(fresh)
 
     def _merge(self, fresh: list[ThingVersion]) -> None:

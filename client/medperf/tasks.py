@@ -11,8 +11,9 @@ from pathlib import Path
 
 from medperf.containers import LocalContainer
 from medperf.engines.base import Cause, Engine, Limits, Outcome, TaskSpec, failure
-from medperf.engines.outputs import check_outputs, take_over
+from medperf.engines.outputs import check_outputs, remove_tree
 from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError
+from medperf.files import locked
 from medperf.home import Home
 from medperf.journal import CLIENT_GONE, Journal, Run, RunState
 from medperf.manifest import plan_io
@@ -21,6 +22,9 @@ _WORK = "work"
 _LOG = "task.log"
 # Records and logs of ended runs that are kept; the oldest go first. A log is bounded, their number is by this.
 _RUNS_KEPT = 1000
+_LEFT_OVER_LOCK = "left-over.lock"
+# Removing what a large run left takes a while.
+_LEFT_OVER_WAIT_SECONDS = 60.0
 _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (KeyboardInterrupt, Cause.CANCELLED.value),
     (ContainerFailed, "bad_output"),
@@ -155,15 +159,24 @@ class Runner:
         self.journal.ended(run_id, state, cause=cause, exit_code=outcome.exit_code)
 
 
-def end_left_over(home: Home, journal: Journal, engine: Engine) -> list[Run]:
-    """End what clients that died left behind, remove its outputs, and return the runs that were still open.
+def end_left_over(home: Home, journal: Journal, engine: Engine, *, say: Callable[[str], None]) -> None:
+    """End what clients that died left behind, remove its outputs, and say so; a folder that resists is said too.
 
     Every command that runs containers calls it first. Runs of a client that lives are left alone.
     """
+    with locked(home.root / _LEFT_OVER_LOCK, what="what was left behind", wait_seconds=_LEFT_OVER_WAIT_SECONDS):
+        _end_left_over(home, journal, engine, say)
+
+
+def _end_left_over(home: Home, journal: Journal, engine: Engine, say: Callable[[str], None]) -> None:
     open_runs = journal.left_over()
     for run in open_runs:
         engine.stop(run.id)
         journal.ended(run.id, RunState.FAILED, cause=CLIENT_GONE, exit_code=None)
+        say(
+            f"An earlier command ({run.purpose}) ended in the middle of {run.task} of {run.container_name}:"
+            " what it left is removed."
+        )
     # Folders first: a run that another client records meanwhile then has no folder in this list.
     folders = list(home.runs.iterdir())
     runs = journal.runs()
@@ -171,12 +184,14 @@ def end_left_over(home: Home, journal: Journal, engine: Engine) -> list[Run]:
     lent = {run.id for run in runs if run.client in living}
     for folder in folders:
         if folder.name not in lent:
-            _remove_folders(folder)
+            try:
+                _remove_folders(folder)
+            except OSError as resisted:
+                say(f"What an earlier run left cannot be removed ({resisted.strerror}): remove {folder} by hand.")
     old = [run.id for run in runs[_RUNS_KEPT:] if run.id not in lent]
     for run_id in old:
         shutil.rmtree(home.runs / run_id, ignore_errors=True)
     journal.forget(old)
-    return open_runs
 
 
 def _cause(error: BaseException) -> str:
@@ -192,6 +207,4 @@ def _remove_folders(run: Path) -> None:
     if not run.is_dir():
         return
     for folder in [entry for entry in run.iterdir() if entry.is_dir() and not entry.is_symlink()]:
-        # A container may have closed a folder to its owner; what cannot be entered cannot be removed.
-        take_over(folder, owner=os.getuid(), group=os.getgid())
-        shutil.rmtree(folder)
+        remove_tree(folder)

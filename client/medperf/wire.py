@@ -14,7 +14,7 @@ import httpx
 
 from medperf_contracts.problems import Problem
 
-from .errors import ClientError, Refused, ServerUnreachable
+from .errors import ClientError, Refused, ServerUnreachable, UsageError
 from .home import is_loopback
 from .retries import Patience, TryAgain, patiently, retry_after_seconds
 
@@ -185,19 +185,25 @@ def client_for(url: str, transport: httpx.BaseTransport | None = None) -> httpx.
     """
     parts = urlsplit(url)
     is_local = is_loopback(parts.hostname or "")
-    return httpx.Client(
-        base_url=f"{parts.scheme}://{parts.netloc}",
-        transport=transport,
-        trust_env=not is_local,
-        follow_redirects=False,
-        verify=_trusted() if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        headers={"User-Agent": "medperf"},
-    )
+    try:
+        return httpx.Client(
+            base_url=f"{parts.scheme}://{parts.netloc}",
+            transport=transport,
+            trust_env=not is_local,
+            follow_redirects=False,
+            verify=_trusted() if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            headers={"User-Agent": "medperf"},
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise UsageError(
+            f"The proxy that this machine's settings name cannot be used: {str(error).splitlines()[0]}",
+            hint="Give HTTPS_PROXY, HTTP_PROXY and ALL_PROXY an http:// address, or none; SOCKS is not supported.",
+        ) from error
 
 
 def _trusted() -> ssl.SSLContext:
     """Trusts what this machine trusts (its store, or SSL_CERT_FILE), and the public authorities."""
-    import certifi
+    import certifi  # takes longer than a request, and is needed for https only
 
     context = ssl.create_default_context(cafile=certifi.where())
     context.load_default_certs()

@@ -18,12 +18,16 @@ class PartKind(StrEnum):
 
 
 class AssociationState(StrEnum):
-    """PENDING and APPROVED are live: a pair has at most one live association."""
+    """Where a request to take part stands."""
 
     PENDING = "PENDING"
     APPROVED = "APPROVED"
     REJECTED = "REJECTED"
     WITHDRAWN = "WITHDRAWN"
+
+
+# A pair has at most one association in one of these.
+LIVE = (AssociationState.PENDING, AssociationState.APPROVED)
 
 
 class NewAssociation(Body):

@@ -19,7 +19,7 @@ from pydantic import (
 
 # Control characters can paint a terminal or break a log line; a newline is allowed in prose only.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_CONTROL_BUT_NEWLINE = re.compile(
+CONTROL_BUT_NEWLINE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
@@ -31,7 +31,7 @@ def _one_line(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    if _CONTROL_BUT_NEWLINE.search(text):
+    if CONTROL_BUT_NEWLINE.search(text):
         raise ValueError("must not hold control characters")
     return text
 

@@ -69,7 +69,12 @@ async def view_association(
     return shown(response, await queries.view(session, caller, association_id), "association")
 
 
-@router.post("/api/v1/associations/{association_id}/approve", responses=refusals(*_COMMAND, AlreadyDecided))
+@router.post(
+    "/api/v1/associations/{association_id}/approve",
+    responses=refusals(
+        *_COMMAND, AlreadyDecided, BenchmarkNotOpen, NeedsNoAssociation, PartNotReady, PreparedDifferently
+    ),
+)
 async def approve_association(
     association_id: AssociationId,
     body: AssociationDecision,

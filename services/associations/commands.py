@@ -6,25 +6,30 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.access import Role
-from medperf_contracts.associations import AssociationDecision, NewAssociation, PartKind
+from medperf_contracts.associations import LIVE, AssociationDecision, NewAssociation, PartKind
 from services.kernel import clock, outbox
 from services.kernel.auth import Caller
 from services.kernel.db import unique_or
 from services.kernel.errors import NoSuchThing
 
-from .domain import LIVE, Association, Benchmark, Part
+from .domain import Association, Benchmark, Part
 from .errors import AlreadyLive
 from .tables import associations, benchmark_copies, dataset_copies, model_copies
 
 
 async def request(session: AsyncSession, caller: Caller, body: NewAssociation) -> Association:
     """Ask that a dataset or model take part in a benchmark."""
-    part = await _part(session, body)
+    if body.dataset_id is not None:
+        part = await _part(session, PartKind.DATASET, body.dataset_id)
+    else:
+        part = await _part(session, PartKind.MODEL, body.model_id or 0)
     benchmark = await _benchmark(session, body.benchmark_id)
+    if not benchmark.is_known_to(caller.user_id):
+        raise _no_benchmark(body.benchmark_id)
     roles = {Role.OWNER} if caller.user_id == part.owner_id else set()
-    if part.kind is PartKind.MODEL and caller.user_id == benchmark.owner_id:
+    if part.kind is PartKind.MODEL and part.is_known_to(caller.user_id) and caller.user_id == benchmark.owner_id:
         roles.add(Role.OTHER_SIDE)
-    caller.require(roles, thing=f"{part.kind.value} {part.id}", may_see=part.kind is PartKind.MODEL)
+    caller.require(roles, thing=f"{part.kind.value} {part.id}", may_see=part.is_known_to(caller.user_id))
     association = Association.request(
         benchmark, part, by=caller.user_id, at=await clock.now(session), summary=body.summary
     )
@@ -51,7 +56,10 @@ async def approve(
 ) -> Association:
     """The side that did not ask approves."""
     association = await _load(session, caller, association_id)
-    event = association.approve(by=caller.user_id, at=await clock.now(session), reason=body.reason)
+    benchmark = await _benchmark(session, association.benchmark_id)
+    part = await _part(session, association.part_kind, association.part_id)
+    now = await clock.now(session)
+    event = association.approve(benchmark, part, by=caller.user_id, at=now, reason=body.reason)
     await outbox.record(session, association, event)
     return association
 
@@ -89,7 +97,7 @@ async def _benchmark(session: AsyncSession, benchmark_id: int) -> Benchmark:
         await session.execute(select(benchmark_copies).where(benchmark_copies.c.id == benchmark_id))
     ).one_or_none()
     if row is None:
-        raise NoSuchThing(f"There is no benchmark {benchmark_id} that you may see.")
+        raise _no_benchmark(benchmark_id)
     return Benchmark(
         id=row.id,
         name=row.name,
@@ -102,11 +110,12 @@ async def _benchmark(session: AsyncSession, benchmark_id: int) -> Benchmark:
     )
 
 
-async def _part(session: AsyncSession, body: NewAssociation) -> Part:
-    if body.dataset_id is not None:
-        kind, part_id, table = PartKind.DATASET, body.dataset_id, dataset_copies
-    else:
-        kind, part_id, table = PartKind.MODEL, body.model_id or 0, model_copies
+def _no_benchmark(benchmark_id: int) -> NoSuchThing:
+    return NoSuchThing(f"There is no benchmark {benchmark_id} that you may see.")
+
+
+async def _part(session: AsyncSession, kind: PartKind, part_id: int) -> Part:
+    table = dataset_copies if kind is PartKind.DATASET else model_copies
     row = (await session.execute(select(table).where(table.c.id == part_id))).mappings().one_or_none()
     if row is None:
         raise NoSuchThing(f"There is no {kind.value} {part_id} that you may see.")

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from medperf_contracts.access import Role
-from medperf_contracts.associations import AssociationState, PartKind
+from medperf_contracts.associations import LIVE, AssociationState, PartKind
 from medperf_contracts.events import (
     AssociationApproved,
     AssociationRejected,
@@ -26,8 +26,6 @@ from .errors import (
     PreparedDifferently,
 )
 
-LIVE = (AssociationState.PENDING, AssociationState.APPROVED)
-
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -41,6 +39,11 @@ class Benchmark:
     is_valid: bool
     preparation_hash: str
     reference_model_id: int
+
+    def is_known_to(self, user_id: int) -> bool:
+        """Whether a person may know of it, as the registry shows it."""
+        is_open = self.state is State.OPERATION and self.approval is Decision.APPROVED
+        return is_open or user_id == self.owner_id
 
     def check_open(self) -> None:
         """Refuse unless datasets and models may ask to take part."""
@@ -64,6 +67,11 @@ class Part:
     is_valid: bool
     preparation_hash: str | None
     """Of a dataset: the hash of the container that prepared it."""
+
+    def is_known_to(self, user_id: int) -> bool:
+        """Whether a person may know of it: a model in operation is everybody's to see, a dataset is not."""
+        is_shown = self.kind is PartKind.MODEL and self.state is State.OPERATION
+        return is_shown or user_id == self.owner_id
 
     def check_fits(self, benchmark: Benchmark) -> None:
         """Refuse unless this part can take part in the benchmark."""
@@ -131,13 +139,19 @@ class Association:
             return AssociationApproved(**facts)
         return AssociationRequested(**facts)
 
-    def approve(self, *, by: int, at: datetime, reason: str) -> AssociationApproved:
-        """The side that did not ask says yes."""
+    def approve(
+        self, benchmark: Benchmark, part: Part, *, by: int, at: datetime, reason: str
+    ) -> AssociationApproved:
+        """The side that did not ask says yes, to what both sides still are."""
+        self._check_undecided()
+        benchmark.check_open()
+        part.check_fits(benchmark)
         self._decide(AssociationState.APPROVED, by=by, at=at, reason=reason)
         return AssociationApproved(**self.facts())
 
     def reject(self, *, by: int, at: datetime, reason: str) -> AssociationRejected:
         """The side that did not ask says no."""
+        self._check_undecided()
         self._decide(AssociationState.REJECTED, by=by, at=at, reason=reason)
         return AssociationRejected(**self.facts())
 
@@ -172,7 +186,9 @@ class Association:
         }
 
     def _decide(self, state: AssociationState, *, by: int, at: datetime, reason: str) -> None:
-        if self.state is not AssociationState.PENDING:
-            raise AlreadyDecided(f"Association {self.id} is {self.state.value} already.")
         self.state = state
         self.decided_by, self.decided_at, self.reason = by, at, reason
+
+    def _check_undecided(self) -> None:
+        if self.state is not AssociationState.PENDING:
+            raise AlreadyDecided(f"Association {self.id} is {self.state.value} already.")

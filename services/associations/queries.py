@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from medperf_contracts.associations import AssociationState, AssociationView, PartKind
+from medperf_contracts.associations import LIVE, AssociationState, AssociationView, PartKind
 from medperf_contracts.paging import Page
 from services.kernel.auth import Caller
 from services.kernel.errors import NoSuchThing
 from services.kernel.paging import PageRequest, page
 
-from .domain import LIVE, Association
+from .domain import Association
 from .tables import associations, dataset_copies
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, String, Table, Text
 from sqlalchemy.orm import registry
 
-from medperf_contracts.associations import AssociationState, PartKind
+from medperf_contracts.associations import LIVE, AssociationState, PartKind
 from medperf_contracts.values import Decision, State
 from services.kernel.clock import BigId, Instant
 from services.kernel.db import Choice, new_metadata
 
-from .domain import LIVE, Association
+from .domain import Association
 
 metadata = new_metadata()
 

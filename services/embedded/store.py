@@ -142,7 +142,8 @@ class Store:
             self.home / f"{service}.db{suffix}" for service in SERVICE_NAMES for suffix in ("", "-wal", "-shm")
         ]
         logs = [self.log, *(self.home / f"{self.log.name}.{number}" for number in range(1, LOGS_KEPT + 1))]
-        candidates = [*databases, self.assets, self.signing_key, self.operator_token, *logs]
+        # Whose things these are goes last: what an interrupted reset leaves never belongs to somebody new.
+        candidates = [self.assets, self.operator_token, *logs, *reversed(databases), self.signing_key]
         return [path for path in candidates if path.exists() or path.is_symlink()]
 
     def empty(self) -> None:

@@ -52,7 +52,7 @@ class Unavailable(AppError):
 
 class NotAllowed(Forbidden):
     code = "not_allowed"
-    hint = "Ask the one who may: the message names who that is."
+    hint = "Ask one who may; the `view` command of the thing shows whose it is."
 
 
 class NoSuchThing(NotFound):

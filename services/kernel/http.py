@@ -20,6 +20,7 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from medperf_contracts.bounds import BODY_BYTES_MOST, BODY_DEPTH_MOST
 from medperf_contracts.problems import Problem
 from medperf_contracts.values import ThingView
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER, ThingVersion
@@ -31,8 +32,6 @@ from .log import logger
 from .problems import install_handlers
 from .service import Service
 
-BODY_BYTES_MOST = 1024 * 1024
-DEPTH_MOST = 32
 # Login and refresh answer secrets, which are not to be kept, and run short transactions of their own.
 OWN_TRANSACTIONS = frozenset({"POST /api/v1/auth/login", "POST /api/v1/auth/refresh"})
 
@@ -125,8 +124,8 @@ def check_document(body: bytes) -> Any:
     level, depth = [document], 0
     while level:
         depth += 1
-        if depth > DEPTH_MOST:
-            raise InvalidDocument(f"The body is nested more than {DEPTH_MOST} levels deep.")
+        if depth > BODY_DEPTH_MOST:
+            raise InvalidDocument(f"The body is nested more than {BODY_DEPTH_MOST} levels deep.")
         if any(isinstance(value, str) and "\0" in value for value in level):
             raise InvalidDocument("The body holds a NUL character.")
         level = [child for value in level for child in _children(value)]

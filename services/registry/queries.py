@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from medperf_contracts.associations import PartKind
+from medperf_contracts.associations import LIVE, PartKind
 from medperf_contracts.paging import Page
 from medperf_contracts.registry import BenchmarkView, ContainerView, DatasetView
 from medperf_contracts.values import Decision, State
@@ -17,12 +17,10 @@ from services.kernel.paging import PageRequest, page
 
 from .domain.benchmarks import Benchmark
 from .domain.containers import Container
-from .domain.datasets import SHOWN_WHILE, Dataset
+from .domain.datasets import Dataset
 from .tables import association_copies, benchmarks, containers, datasets
 
-_shows_a_dataset = and_(
-    association_copies.c.part_kind == PartKind.DATASET, association_copies.c.state.in_(SHOWN_WHILE)
-)
+_shows_a_dataset = and_(association_copies.c.part_kind == PartKind.DATASET, association_copies.c.state.in_(LIVE))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ async def record_benchmark(session: AsyncSession, benchmark: BenchmarkFacts, del
         approval=benchmark.approval,
         is_valid=benchmark.is_valid,
         reference_model_id=benchmark.reference_model_id,
+        metrics_id=benchmark.metrics_id,
         metrics_hash=benchmark.metrics_hash,
         public_scores=benchmark.public_scores,
     )

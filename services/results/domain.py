@@ -94,6 +94,7 @@ class Standing:
     dataset: Dataset
     dataset_is_approved: bool
     model_is_approved: bool
+    metrics_are_valid: bool
 
     @property
     def is_reference_model(self) -> bool:
@@ -118,6 +119,8 @@ class Standing:
                 found.append(Obstacle(NotValid, "the model is still in development"))
         if not self.model.is_valid:
             found.append(Obstacle(NotValid, "the model is marked invalid"))
+        if not self.metrics_are_valid:
+            found.append(Obstacle(NotValid, "the benchmark's metrics container is marked invalid"))
         if not self.dataset.is_valid:
             found.append(Obstacle(NotValid, "the dataset is marked invalid"))
         return found

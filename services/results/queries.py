@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Exists, Row, Select, Table, exists, or_, select, true
+from sqlalchemy import ColumnElement, Exists, Row, Select, Table, exists, false, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Bundle
 
 from medperf_contracts.access import Role
-from medperf_contracts.associations import AssociationState, PartKind
+from medperf_contracts.associations import LIVE, AssociationState, PartKind
 from medperf_contracts.paging import Page
 from medperf_contracts.results import DueView, ResultView
 from services.kernel.auth import Caller
@@ -22,7 +22,6 @@ from .domain import Benchmark, Dataset, Model, Result, Sight, Standing, due_stat
 from .tables import association_copies, benchmark_copies, container_copies, dataset_copies, results
 
 # An association that lives: asked for, or approved.
-LIVE = (AssociationState.PENDING, AssociationState.APPROVED)
 
 
 def _facts(name: str, facts: type[Benchmark | Model | Dataset], table: Table) -> Bundle[Any]:
@@ -45,12 +44,18 @@ def _has_approved(kind: PartKind, part: Table) -> Exists:
 
 _DATASET_IS_APPROVED = _has_approved(PartKind.DATASET, dataset_copies)
 _MODEL_IS_APPROVED = _has_approved(PartKind.MODEL, container_copies)
+_METRICS = container_copies.alias("metrics")
+# A copy that has not come yet says nothing against it: the hash to be met is the benchmark's own fact.
+_METRICS_ARE_VALID = ~exists().where(
+    _METRICS.c.id == benchmark_copies.c.metrics_id, _METRICS.c.is_valid == false()
+).correlate(benchmark_copies)
 _STANDING = (
     _facts("benchmark", Benchmark, benchmark_copies),
     _facts("model", Model, container_copies),
     _facts("dataset", Dataset, dataset_copies),
     _DATASET_IS_APPROVED.label("dataset_is_approved"),
     _MODEL_IS_APPROVED.label("model_is_approved"),
+    _METRICS_ARE_VALID.label("metrics_are_valid"),
 )
 _RESULTS = (
     select(Result, *_STANDING)
@@ -208,6 +213,7 @@ def _standing_of(row: Row[Any]) -> Standing:
         dataset=Dataset(**row.dataset._mapping),
         dataset_is_approved=row.dataset_is_approved,
         model_is_approved=row.model_is_approved,
+        metrics_are_valid=row.metrics_are_valid,
     )
 
 

@@ -47,6 +47,7 @@ benchmark_copies = Table(
     Column("approval", Choice(Decision), nullable=False),
     Column("is_valid", Boolean, nullable=False),
     Column("reference_model_id", BigInteger, nullable=False),
+    Column("metrics_id", BigInteger, nullable=False),
     Column("metrics_hash", String(64), nullable=False),
     Column("public_scores", Boolean, nullable=False),
 )

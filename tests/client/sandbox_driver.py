@@ -49,6 +49,7 @@ def main(case_file: str) -> None:
         sandbox=Sandbox(tuple(case.get("command", ("python", "main.py"))), ()),
         log=folder / "log",
         limits=Limits(**case.get("limits", {})),
+        environment=case.get("environment", {}),
     )
     lines: list[str] = []
 

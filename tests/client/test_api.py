@@ -563,3 +563,11 @@ def test_a_certificate_that_is_not_trusted_is_said_at_once_and_one_that_the_site
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         with closing(Gateway(home, bound_seconds=3.0)) as gateway:
             assert gateway.get("/benchmarks/1", BenchmarkView).name == "chest-1"
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "nonsense://127.0.0.1:1"])
+def test_a_proxy_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(UsageError, match="proxy") as refused:
+        Gateway(Home("https://medperf.example", tmp_path / "home"))
+    assert "ALL_PROXY" in refused.value.hint

@@ -144,7 +144,7 @@ def test_a_list_of_several_pages_is_one_list(serve: Serve, printed: Printed, nou
         ("benchmark ls --mine --name x --state operation", "owner=me name=x state=OPERATION"),
         ("benchmark ls --approval Pending", "approval=PENDING"),
         ("container ls --mine --state DEVELOPMENT --name x", "owner=me state=DEVELOPMENT name=x"),
-        ("dataset ls --mine --benchmark 3 --state operation", "owner=me benchmark=3 state=OPERATION"),
+        ("dataset ls --mine --benchmark 3", "owner=me benchmark=3"),
         ("association ls --mine --benchmark 3 --dataset 4", "mine=true benchmark=3 dataset=4"),
         ("association ls --model 4 --state pending", "model=4 state=PENDING"),
         ("result ls --mine --benchmark 3 --dataset 4 --model 5", "owner=me benchmark=3 dataset=4 model=5"),

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from medperf import seen as seen_module
 from medperf.credentials import Credentials, Keyring
+from medperf.files import locked
 from medperf.home import Home
 from medperf.seen import KEPT_SECONDS, Seen
 from medperf_contracts.versions import ThingVersion
@@ -135,3 +137,12 @@ def test_damaged_notes_are_no_failure(tmp_path: Path, content: str) -> None:
 
 def test_notes_that_cannot_be_written_do_not_fail_what_was_done(tmp_path: Path) -> None:
     Seen(tmp_path / "not there" / "seen.json").note([ThingVersion("dataset", 1, 4)])
+
+
+def test_notes_that_another_command_holds_do_not_fail_what_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seen_module, "_LOCK_WAIT_SECONDS", 0.05)
+    with locked(tmp_path / "seen.lock", what="the list of versions"):
+        Seen(tmp_path / "seen.json").note([ThingVersion("dataset", 1, 4)])
+    assert not (tmp_path / "seen.json").exists()

@@ -113,6 +113,12 @@ def test_a_registered_dataset_is_not_taken_over_by_another_preparation(site: Sit
     assert find_dataset(site.home, "7").name == "mytestdata"
 
 
+def test_what_is_not_said_again_of_a_dataset_stays(site: Site) -> None:
+    made(site, about=Description("mytestdata", "A description", "Ward 3"))
+    again = made(site, about=Description("another name", "", ""))
+    assert (again.name, again.description, again.location) == ("another name", "A description", "Ward 3")
+
+
 def test_preparing_again_mends_a_damaged_dataset_and_keeps_its_server_uid(site: Site) -> None:
     dataset = made(site).linked_to(7)
     (dataset.data / "case0.txt").write_text("altered")

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -437,6 +438,47 @@ def test_one_model_that_fails_does_not_stop_the_others(site: Site, server: Serve
     assert "Done" not in out
     assert "task.log" in err
     assert [one.name for one in local_results(site.home)] == ["b1m4d9"]
+
+
+def test_a_model_whose_files_cannot_be_fetched_does_not_stop_the_others(
+    site: Site, server: Server, medperf: Medperf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Gateway.__init__.__kwdefaults__, "bound_seconds", 0.2)
+    ready(site)
+    server.models = [2, 4]
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        dead = f"http://127.0.0.1:{nobody.getsockname()[1]}/model.tar.gz"
+    registered = site.shelf.register(2, Role.MODEL, fault="another host")
+    site.shelf.views[2] = registered.model_copy(update={"additional_files_url": dead})
+
+    code, out, err = medperf(*RUN)
+
+    assert code == PartlyDone.exit_code
+    assert "cannot be fetched" in err
+    assert "        1 failed\n        1 ran successfully" in out
+
+
+def test_a_result_goes_only_with_the_data_that_it_was_computed_on(
+    site: Site, server: Server, medperf: Medperf
+) -> None:
+    dataset = ready(site)
+    assert medperf(*RUN)[0] == 0
+    dataset.model_copy(update={"data_hash": "f" * 64}).save()
+    code, _, err = medperf("result", "submit", "--result", "b1m4d9", "-y")
+    assert (code, server.posted) == (IntegrityError.exit_code, [])
+    dataset.model_copy(update={"server_id": None}).save()
+    code, _, err = medperf("result", "submit", "--result", "b1m4d9", "-y")
+    assert (code, "is not on this machine" in err, server.posted) == (2, True, [])
+
+
+def test_every_result_of_altered_data_is_told_why(site: Site, server: Server, medperf: Medperf) -> None:
+    dataset = ready(site)
+    assert medperf(*RUN)[0] == 0
+    (dataset.data / "case1.txt").write_text("ALTERED")
+    code, _, err = medperf("result", "submit", "--all", "-y")
+    assert code == IntegrityError.exit_code
+    # Each of the two results, and the error that the command ends with.
+    assert (err.count("changed: data/case1.txt"), "Another command" in err) == (3, False)
 
 
 def test_the_exit_code_is_that_of_the_failure_where_every_model_fails(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -108,6 +109,13 @@ def test_a_process_id_that_came_back_is_another_client() -> None:
     assert not replace(this, boot_id="another boot").is_alive()
 
 
+def said(home: Home, journal: Journal, engine: SandboxEngine) -> list[str]:
+    """What the next command says of what earlier ones left, having ended and removed it."""
+    lines: list[str] = []
+    end_left_over(home, journal, engine, say=lines.append)
+    return lines
+
+
 def test_the_next_command_ends_what_a_killed_client_left_and_keeps_its_log(home: Home) -> None:
     journal = Journal(home.journal)
     process, run_id = other_client(home)
@@ -120,18 +128,18 @@ def test_the_next_command_ends_what_a_killed_client_left_and_keeps_its_log(home:
     (folder / "task.log").write_text("said")
     engine = SandboxEngine(home.environments)
     try:
-        assert end_left_over(home, journal, engine) == []
+        assert said(home, journal, engine) == []
         assert (folder / "work").is_dir()
     finally:
         kill(process)
 
-    ended = end_left_over(home, journal, engine)
+    (line,) = said(home, journal, engine)
 
-    assert [run.id for run in ended] == [run_id]
+    assert "in the middle of" in line
     assert (journal.find(run_id).state, journal.find(run_id).cause) == (RunState.FAILED, CLIENT_GONE)
     assert [path.name for path in folder.iterdir()] == ["task.log"]
     assert (folder / "task.log").read_text() == "said"
-    assert end_left_over(home, journal, engine) == []
+    assert said(home, journal, engine) == []
 
 
 def test_outputs_that_a_killed_client_had_lent_are_removed_though_its_run_was_done(home: Home) -> None:
@@ -142,12 +150,63 @@ def test_outputs_that_a_killed_client_had_lent_are_removed_though_its_run_was_do
     journal.ended(run_id, RunState.DONE, cause=None, exit_code=0)
     engine = SandboxEngine(home.environments)
     try:
-        end_left_over(home, journal, engine)
+        said(home, journal, engine)
         assert work.is_dir()
     finally:
         kill(process)
-    end_left_over(home, journal, engine)
+    said(home, journal, engine)
     assert not work.exists()
+
+
+def test_however_deep_a_container_wrote_it_is_removed(home: Home) -> None:
+    journal = Journal(home.journal)
+    process, run_id = other_client(home)
+    folder = home.runs / run_id / "work"
+    folder.mkdir(parents=True)
+    deepest = os.open(folder, os.O_DIRECTORY)
+    # Deeper than Python's recursion, with a path longer than the kernel takes.
+    for _ in range(1500):
+        os.mkdir("deep", dir_fd=deepest)
+        inner = os.open("deep", os.O_DIRECTORY, dir_fd=deepest)
+        os.close(deepest)
+        deepest = inner
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=deepest))
+    os.close(deepest)
+    kill(process)
+    said(home, journal, SandboxEngine(home.environments))
+    assert list((home.runs / run_id).iterdir()) == []
+
+
+def test_two_commands_at_once_both_find_what_was_left_behind_in_order(home: Home) -> None:
+    for _ in range(5):
+        process, run_id = other_client(home)
+        (home.runs / run_id / "work" / "some" / "folders").mkdir(parents=True)
+        kill(process)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from medperf.home import Home\n"
+        "from medperf.journal import Journal\n"
+        "from medperf.engines.sandbox import SandboxEngine\n"
+        "from medperf.tasks import end_left_over\n"
+        "home = Home(sys.argv[1], Path(sys.argv[2]))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "end_left_over(home, Journal(home.journal), SandboxEngine(home.environments), say=lambda text: None)\n"
+    )
+    command = [sys.executable, "-c", code, home.server, str(home.root)]
+    pipe = subprocess.PIPE
+    both = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+    for one in both:
+        assert one.stdout
+        assert one.stdout.readline() == "ready\n"
+    for one in both:
+        assert one.stdin
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    ends = [one.communicate(timeout=60) for one in both]
+    assert [one.returncode for one in both] == [0, 0], ends
+    assert all(list(folder.iterdir()) == [] for folder in home.runs.iterdir())
 
 
 def test_only_so_many_ended_runs_are_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +216,7 @@ def test_only_so_many_ended_runs_are_kept(home: Home, monkeypatch: pytest.Monkey
     kill(process)
     (home.runs / old).mkdir()
     runs = [open_run(journal) for _ in range(3)]
-    end_left_over(home, journal, SandboxEngine(home.environments))
+    said(home, journal, SandboxEngine(home.environments))
     # The oldest of the living client stays: it may still be lending its outputs.
     assert {run.id for run in journal.runs()} == {run.id for run in runs}
     assert not (home.runs / old).exists()

@@ -23,6 +23,8 @@ import pytest
 import yaml
 
 import medperf
+from medperf.engines.outputs import remove_tree
+from medperf.engines.process import SandboxProcess
 
 DRIVER = Path(__file__).with_name("sandbox_driver.py")
 # A user of the machine that is nobody's, and of this test process alone: its processes are counted.
@@ -318,6 +320,47 @@ def test_processes_outside_are_neither_seen_nor_reached(client: Client) -> None:
     assert ran.answers["kill"].startswith("refused")
     assert ran.answers["trace"].startswith("refused")
     assert len(ran.answers["seen"].split(",")) <= 3
+
+
+def test_folders_without_end_are_refused_and_removed(client: Client) -> None:
+    ran = client.run(
+        """
+        os.chdir("/mlcube_io1")
+        for _ in range(1500):
+            os.mkdir("deep")
+            os.chdir("deep")
+        """
+    )
+    assert (ran.error, "more than 64 deep" in ran.message) == ("ContainerFailed", True)
+    remove_tree(client.folder / "out")
+    assert not (client.folder / "out").exists()
+
+
+def test_a_launcher_that_was_given_no_plan_ends_at_once_and_leaves_nothing_open() -> None:
+    before = sorted(Path("/proc/self/fd").iterdir())
+    process = SandboxProcess()
+    began = time.monotonic()
+    process.end()
+    assert time.monotonic() - began < 5
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_its_environment_reaches_nothing_outside(client: Client) -> None:
+    # The loader obeys these before a program's first line; bubblewrap's own loader must not see them.
+    told = Path(tempfile.gettempdir()) / f"loader{uuid.uuid4().hex}"
+    loader = {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": str(told)}
+    ran = client.run(
+        """
+        print("own=" + os.environ["MODE"])
+        print("inside=" + str(any(name.startswith("loader") for name in os.listdir("/tmp"))))
+        """,
+        environment={"MODE": "fast", **loader},
+    )
+    assert (ran.answers["own"], ran.answers["inside"]) == ("fast", "True")
+    outside = list(told.parent.glob(f"{told.name}*"))
+    for file in outside:
+        file.unlink()
+    assert not outside
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root can give the container another user")

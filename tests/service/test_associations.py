@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from medperf_contracts.events import Event
 from medperf_contracts.values import Decision, State
 from service import facts
 from service.facts import ADMIN, COMMITTEE, MODEL_OWNER, SITE, STRANGER
@@ -163,14 +164,14 @@ NOT_FITTING: list[tuple[str, Callable[[Peer], Any], dict[str, Any], int]] = [
     (
         "benchmark_not_open",
         lambda peer: peer.tell(facts.benchmark(state=State.DEVELOPMENT), version=2),
-        REQUEST,
-        SITE,
+        {"benchmark_id": 1, "model_id": 4},
+        COMMITTEE,
     ),
     (
         "benchmark_not_open",
         lambda peer: peer.tell(facts.benchmark(approval=Decision.PENDING), version=2),
-        REQUEST,
-        SITE,
+        {"benchmark_id": 1, "model_id": 4},
+        COMMITTEE,
     ),
     ("benchmark_not_open", lambda peer: peer.tell(facts.benchmark(is_valid=False), version=2), REQUEST, SITE),
     ("part_not_ready", lambda peer: peer.tell(facts.dataset(is_valid=False), version=2), REQUEST, SITE),
@@ -200,6 +201,42 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
     assert response.json()["hint"]
     assert peer.events() == []
     assert peer.call("GET", PATH, by=by).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("hidden", "body", "by"),
+    [
+        (facts.benchmark(state=State.DEVELOPMENT), REQUEST, SITE),
+        (facts.benchmark(approval=Decision.REJECTED), REQUEST, SITE),
+        (facts.container(state=State.DEVELOPMENT), {"benchmark_id": 1, "model_id": 4}, STRANGER),
+        (facts.container(state=State.DEVELOPMENT), {"benchmark_id": 1, "model_id": 4}, COMMITTEE),
+    ],
+)
+def test_what_is_not_shown_to_a_person_is_as_if_it_were_not_there(
+    peer: Peer, hidden: Event, body: dict[str, Any], by: int
+) -> None:
+    missing = {**body, "benchmark_id": 777} if hidden.KIND == "benchmark" else {**body, "model_id": 777}
+    there_is_none = peer.call("POST", PATH, missing, by=by)
+    peer.tell(hidden, version=2)
+    response = peer.call("POST", PATH, body, by=by)
+    assert response.status_code == there_is_none.status_code == 404
+    assert response.json()["detail"] == there_is_none.json()["detail"].replace("777", str(hidden.id))
+
+
+@pytest.mark.parametrize(
+    ("gone", "code"),
+    [
+        (facts.benchmark(is_valid=False), "benchmark_not_open"),
+        (facts.dataset(is_valid=False), "part_not_ready"),
+    ],
+)
+def test_what_no_longer_fits_cannot_be_approved_but_can_be_rejected(peer: Peer, gone: Event, code: str) -> None:
+    number = requested(peer)
+    peer.tell(gone, version=2)
+    response = peer.call("POST", f"{PATH}/{number}/approve", {}, by=COMMITTEE)
+    assert (response.status_code, response.json()["code"]) == (409, code)
+    assert peer.call("GET", f"{PATH}/{number}", by=COMMITTEE).json()["state"] == "PENDING"
+    assert peer.call("POST", f"{PATH}/{number}/reject", {}, by=COMMITTEE).json()["state"] == "REJECTED"
 
 
 def test_an_older_event_never_replaces_a_newer_copy(peer: Peer) -> None:

@@ -113,6 +113,11 @@ ENDINGS: dict[str, tuple[Callable[[Peer], Any], str, str]] = {
         "not_valid",
         "the model is marked invalid",
     ),
+    "metrics invalid": (
+        lambda peer: peer.tell(facts.container(id=3, is_valid=False), version=2),
+        "not_valid",
+        "the benchmark's metrics container is marked invalid",
+    ),
     "dataset invalid": (
         lambda peer: peer.tell(facts.dataset(is_valid=False), version=2),
         "not_valid",

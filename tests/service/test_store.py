@@ -204,6 +204,14 @@ def test_the_operators_token_is_private_and_new_at_each_start(home: Path, start:
     assert second.post("users", ADA, second.operator_token()).status_code == 201
 
 
+def test_what_a_store_keeps_is_its_operators_alone_whatever_the_folders_mode(home: Path, start: Start) -> None:
+    home.mkdir(mode=0o755)
+    start()
+    kept = [path for path in home.iterdir() if path.is_file()]
+    assert {"accounts.db", "results.db", "server.log"} <= {path.name for path in kept}
+    assert {path.name: mode(path) & 0o077 for path in kept if mode(path) & 0o077} == {}
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -288,6 +296,17 @@ def test_reset_removes_what_a_server_made_and_nothing_else(home: Path, start: St
     assert all(contents(home)[name] == b"mine" for name in mine)
     assert "Nothing to remove" in run(home, "reset", "--yes").stdout
     assert start().get_store_id() != store_id
+
+
+def test_an_interrupted_reset_leaves_nobodys_things_without_their_owner(home: Path) -> None:
+    home.mkdir()
+    services = ("accounts", "registry", "associations", "results", "notifications")
+    for name in [f"{service}.db" for service in services] + ["signing_key.json", "server.log"]:
+        (home / name).write_text("")
+    order = [path.name for path in Store(home).contents()]
+    # What names a person goes after all that belongs to them.
+    assert order[-2:] == ["accounts.db", "signing_key.json"]
+    assert order.index("registry.db") > max(order.index(f"{name}.db") for name in services[2:])
 
 
 def test_reset_leaves_what_a_link_leads_to(home: Path, tmp_path: Path) -> None:

@@ -56,7 +56,11 @@ def test_the_whole_command_line_of_a_task() -> None:
         "--proc /proc --dev /dev --size 1000 --tmpfs /dev/shm --size 1000 --tmpfs /tmp "
         "--ro-bind /store/packages /mlcube_packages --ro-bind /store/code /mlcube_code "
         "--ro-bind /data/images /mlcube_io0 --bind /runs/1/output_path /mlcube_io1 "
-        "--remount-ro /dev --remount-ro / --chdir /mlcube_code "
+        "--remount-ro /dev --remount-ro / "
+        "--setenv MODE fast --setenv PATH /usr/bin:/usr/bin:/bin --setenv HOME /tmp --setenv LANG C.UTF-8 "
+        "--setenv TMPDIR /tmp --setenv USER container --setenv PYTHONUNBUFFERED 1 "
+        "--setenv PYTHONDONTWRITEBYTECODE 1 --setenv PYTHONNOUSERSITE 1 --setenv PYTHONPATH /mlcube_packages "
+        "--chdir /mlcube_code "
         "-- /usr/bin/python3.11 main.py infer --data_path=/mlcube_io0 --output_path=/mlcube_io1"
     )
 

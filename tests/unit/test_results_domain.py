@@ -40,7 +40,9 @@ BENCHMARK = Benchmark(
 MODEL = Model(id=4, name="second", owner_id=MODEL_OWNER, hash="4" * 64, state=State.OPERATION, is_valid=True)
 REFERENCE = replace(MODEL, id=2, name="reference", owner_id=COMMITTEE)
 DATASET = Dataset(id=1, owner_id=SITE, data_hash="e" * 64, is_valid=True)
-STANDING = Standing(BENCHMARK, MODEL, DATASET, dataset_is_approved=True, model_is_approved=True)
+STANDING = Standing(
+    BENCHMARK, MODEL, DATASET, dataset_is_approved=True, model_is_approved=True, metrics_are_valid=True
+)
 # What ends a result's being due, each alone, and the refusal that says so.
 ENDINGS: list[tuple[Standing, type[Conflict], str]] = [
     (
@@ -66,6 +68,7 @@ ENDINGS: list[tuple[Standing, type[Conflict], str]] = [
         NotValid,
         "the model is still in development",
     ),
+    (replace(STANDING, metrics_are_valid=False), NotValid, "metrics container is marked invalid"),
     (replace(STANDING, dataset=replace(DATASET, is_valid=False)), NotValid, "the dataset is marked invalid"),
 ]
 

@@ -140,12 +140,17 @@ def _run_all(
 
 
 def _fetched(work: Work, model_id: int) -> LocalContainer | Outcome:
-    from medperf.errors import BadManifest, IntegrityError, Refused, UsageError
+    from medperf.errors import BadManifest, IntegrityError, Refused, ServerUnreachable, UsageError
     from medperf.manifest import Role
 
     try:
-        return work.container(model_id, Role.MODEL)
-    except (BadManifest, IntegrityError, Refused, UsageError) as error:
+        registered = work.registered_container(model_id)
+    except Refused as error:
+        _tell(model_id, error)
+        return Outcome(model_id, error=error)
+    try:
+        return work.bring(registered, Role.MODEL)
+    except (BadManifest, IntegrityError, Refused, ServerUnreachable, UsageError) as error:
         _tell(model_id, error)
         return Outcome(model_id, error=error)
 
@@ -159,7 +164,7 @@ def _run_one(
     *,
     ignore_model_errors: bool,
 ) -> Outcome:
-    from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable
+    from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, UsageError
     from medperf.evaluation import evaluate
     from medperf.results import name_result
 
@@ -178,7 +183,9 @@ def _run_one(
             )
             if evaluated.from_cache:
                 work.progress.line("was run before: its result is taken from the local cache")
-    except (BadManifest, ContainerFailed, EngineUnavailable) as error:
+    except (BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, UsageError) as error:
+        if isinstance(error, IntegrityError):
+            dataset.verify()  # altered data is no fault of this model's, and stops all
         _tell(model.id, error)
         return Outcome(model.id, error=error)
     evaluation = evaluated.evaluation

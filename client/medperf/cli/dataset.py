@@ -61,13 +61,15 @@ def create(
     time_limit_seconds: float | None,
 ) -> None:
     """Prepare data with a benchmark's preparation container. Nothing is sent."""
-    from medperf.datasets import Description, prepare
+    from medperf.datasets import Description, local_datasets, prepare
     from medperf.manifest import Role
 
     from .progress import Progress
+    from .tables import printable
     from .work import Work, benchmark_view
 
     progress = Progress(4)
+    names = {dataset.generated_uid: dataset.name for dataset in local_datasets(session.home)}
     work = Work.begin(session, progress, time_limit_seconds)
     benchmark = benchmark_view(work.gateway, benchmark_id)
     container = work.container(benchmark.preparation_id, Role.PREPARATION)
@@ -82,8 +84,13 @@ def create(
     )
     click.echo(f"Generated UID: {made.generated_uid}")
     if made.server_id is not None:
-        click.echo(f"This data is on the server already, as dataset {made.server_id} ({made.name}).")
+        click.echo(
+            f"This data is on the server already, as dataset {made.server_id} ({made.name}); that stands, and what"
+            " you say of it now is not kept."
+        )
         return
+    if (was := names.get(made.generated_uid, made.name)) != made.name:
+        click.echo(f"This data was here already, as {printable(was)}; its name is now {printable(made.name)}.")
     click.echo(f"Next, submit its metadata: medperf dataset submit --data_uid {made.generated_uid[:8]}")
 
 
@@ -128,7 +135,7 @@ def associate(
     """Ask to take part in a benchmark, after its reference model has run on the data."""
     from medperf.datasets import alone_with, find_dataset
     from medperf.errors import Refused
-    from medperf_contracts.associations import AssociationState, AssociationView
+    from medperf_contracts.associations import LIVE, AssociationView
 
     from .progress import Progress
     from .work import (
@@ -146,7 +153,7 @@ def associate(
     with alone_with(session.home, chosen):
         dataset_id = registered_id(chosen)
         existing = latest_association(work.gateway, benchmark_id, dataset_id)
-        if existing is not None and existing.state in (AssociationState.PENDING, AssociationState.APPROVED):
+        if existing is not None and existing.state in LIVE:
             click.echo("It was asked for already.")
             _show(existing)
             return

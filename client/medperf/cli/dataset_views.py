@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import click
 
-from .container import STATES
 from .listing import (
     Column,
-    choice,
     local_option,
     mine_option,
     owner_filter,
@@ -21,21 +19,16 @@ from .tables import json_option, print_view
 
 # As long as a UID's beginning is for the eye; `--json` and `view` give it whole.
 _UID_DIGITS_SHOWN = 12
-# Server UIDs stay far below this for as long as anybody types them; a generated UID has 40 digits.
-_SERVER_UID_DIGITS = 9
 
 
 @click.command()
 @mine_option
 @local_option
 @click.option("--benchmark", type=click.IntRange(min=1), metavar="UID", help="Only those that asked to join it.")
-@click.option("--state", type=choice(STATES), help="Only those in this state.")
 @json_option
 @silent_yes_option
 @pass_session
-def ls(
-    session: Session, mine: bool, local: bool, benchmark: int | None, state: str | None, as_json_text: bool
-) -> None:
+def ls(session: Session, mine: bool, local: bool, benchmark: int | None, as_json_text: bool) -> None:
     """List datasets: those that you may see on the server, or those prepared on this machine."""
     if local:
         _ls_local(session, as_json_text=as_json_text)
@@ -51,9 +44,7 @@ def ls(
         Column[DatasetView]("Generated UID", lambda it: f"{it.generated_uid[:_UID_DIGITS_SHOWN]}…"),
         Column[DatasetView]("Valid", lambda it: it.is_valid),
     ]
-    found = session.gateway.items(
-        "/datasets", DatasetView, owner=owner_filter(mine), benchmark=benchmark, state=state
-    )
+    found = session.gateway.items("/datasets", DatasetView, owner=owner_filter(mine), benchmark=benchmark)
     print_list(
         found,
         columns,
@@ -92,11 +83,11 @@ def view(session: Session, dataset_uid: str, local: bool, as_json_text: bool) ->
     A server UID, which is a number of at most nine digits, shows what the server has; a generated UID, or its
     beginning, what is on this machine. With --local either shows what is on this machine.
     """
-    if not local and dataset_uid.isascii() and dataset_uid.isdecimal() and len(dataset_uid) <= _SERVER_UID_DIGITS:
+    from medperf.datasets import find_dataset, is_server_id
+
+    if not local and is_server_id(dataset_uid):
         from medperf_contracts.registry import DatasetView
 
         print_thing(session, "dataset", int(dataset_uid), DatasetView, as_json_text=as_json_text)
         return
-    from medperf.datasets import find_dataset
-
     print_view(find_dataset(session.home, dataset_uid), as_json_text=as_json_text)

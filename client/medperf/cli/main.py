@@ -71,8 +71,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted: what was done is kept, and the same command goes on from there.", err=True)
+    except (click.Abort, KeyboardInterrupt) as interrupted:
+        # A question raises Abort itself; from work it has the interrupt as its cause.
+        at_a_question = isinstance(interrupted, click.Abort) and interrupted.__cause__ is None
+        kept = "What was finished is kept, what was not begins again with the same command."
+        click.echo("Interrupted: nothing was sent." if at_a_question else f"Interrupted. {kept}", err=True)
         return INTERRUPTED_EXIT_CODE
     except OSError as error:
         if error.errno not in _STORAGE_ERRNOS:

@@ -40,8 +40,9 @@ class Progress:
         try:
             with self._clock():
                 yield self
-        except BaseException:
-            self._write(f"      failed after {self._elapsed()}")
+        except BaseException as error:
+            how = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._write(f"      {how} after {self._elapsed()}")
             raise
         self._write(f"      done in {self._elapsed()}")
 

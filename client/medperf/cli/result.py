@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medperf.api import Gateway
+    from medperf.datasets import LocalDataset
     from medperf.errors import ClientError
     from medperf.home import Home
     from medperf.results import LocalResult
@@ -101,21 +102,26 @@ def _ready(
 
     Each one's prepared data is hashed again, once a dataset, and kept from other commands until `alone` is left.
     """
-    from medperf.datasets import LocalDataset, alone_with, find_dataset
-    from medperf.errors import Busy, IntegrityError, NotApproved, UsageError
+    from medperf.errors import Busy, ClientError, IntegrityError, NotApproved, UsageError
 
     from .work import approved_association
 
     ready = []
     failures: list[Failure] = []
-    verified: dict[int, LocalDataset] = {}
+    looked_at: dict[int, LocalDataset | ClientError] = {}
     for one in waiting:
+        if one.dataset_id not in looked_at:
+            looked_at[one.dataset_id] = _as_prepared(home, one.dataset_id, alone)
+        dataset = looked_at[one.dataset_id]
         try:
-            if one.dataset_id not in verified:
-                dataset = find_dataset(home, str(one.dataset_id))
-                alone.enter_context(alone_with(home, dataset))
-                dataset.verify()
-                verified[one.dataset_id] = dataset
+            if isinstance(dataset, ClientError):
+                raise dataset
+            if dataset.data_hash != one.evaluation.dataset_hash:
+                raise IntegrityError(
+                    f"{one.name} was computed on other data than dataset {one.dataset_id} is now.",
+                    hint=f"Run the benchmark again: medperf benchmark run --benchmark {one.benchmark_id}"
+                    f" --data_uid {one.dataset_id}",
+                )
             association = approved_association(gateway, one.benchmark_id, one.dataset_id)
         except (Busy, IntegrityError, NotApproved, UsageError) as error:
             failures.append((one, error))
@@ -123,6 +129,20 @@ def _ready(
         kinds = {"benchmark": one.benchmark_id, "dataset": one.dataset_id, "container": one.model_id}
         ready.append((one, [f"association/{association.id}", *(f"{kind}/{uid}" for kind, uid in kinds.items())]))
     return ready, failures
+
+
+def _as_prepared(home: Home, dataset_id: int, alone: ExitStack) -> LocalDataset | ClientError:
+    """A dataset, kept from other commands and as it was prepared; or why no result of it can be sent."""
+    from medperf.datasets import alone_with, registered_dataset
+    from medperf.errors import Busy, IntegrityError, UsageError
+
+    try:
+        dataset = registered_dataset(home, dataset_id)
+        alone.enter_context(alone_with(home, dataset))
+        dataset.verify()
+    except (Busy, IntegrityError, UsageError) as error:
+        return error
+    return dataset
 
 
 def _send(home: Home, gateway: Gateway, one: LocalResult, seen: list[str]) -> str:

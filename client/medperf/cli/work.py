@@ -10,6 +10,8 @@ import click
 
 from medperf.errors import NotApproved, Refused, UsageError
 
+from .tables import printable
+
 if TYPE_CHECKING:
     from medperf.api import Gateway
     from medperf.containers import LocalContainer
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from medperf.manifest import Role
     from medperf.tasks import Runner
     from medperf_contracts.associations import AssociationView
-    from medperf_contracts.registry import BenchmarkView
+    from medperf_contracts.registry import BenchmarkView, ContainerView
 
     from .progress import Progress
     from .session import Session
@@ -54,12 +56,7 @@ class Work:
         gateway = session.gateway
         journal = Journal(session.home.journal)
         engine = SandboxEngine(session.home.environments)
-        for run in end_left_over(session.home, journal, engine):
-            click.echo(
-                f"An earlier command ({run.purpose}) ended in the middle of {run.task} of {run.container_name};"
-                " what it left is removed.",
-                err=True,
-            )
+        end_left_over(session.home, journal, engine, say=lambda text: click.echo(printable(text), err=True))
         limits = Limits() if time_limit_seconds is None else Limits(wall_seconds=time_limit_seconds)
         return cls(session, gateway, Runner(session.home, journal, engine, progress.line, limits), progress)
 
@@ -69,11 +66,19 @@ class Work:
 
     def container(self, container_id: int, role: Role) -> LocalContainer:
         """A registered container, checked and ready to run in this role."""
-        from medperf.assets import Assets
-        from medperf.containers import fetch_container
+        return self.bring(self.registered_container(container_id), role)
+
+    def registered_container(self, container_id: int) -> ContainerView:
+        """A container as it is registered."""
         from medperf_contracts.registry import ContainerView
 
-        view = self.gateway.get(f"/containers/{container_id}", ContainerView, seen=[f"container/{container_id}"])
+        return self.gateway.get(f"/containers/{container_id}", ContainerView, seen=[f"container/{container_id}"])
+
+    def bring(self, view: ContainerView, role: Role) -> LocalContainer:
+        """A registered container's files, checked and ready to run in this role."""
+        from medperf.assets import Assets
+        from medperf.containers import fetch_container
+
         assets = Assets(
             self.session.home.assets,
             lambda url, sink: self.gateway.download(
@@ -148,13 +153,13 @@ def registered_id(dataset: LocalDataset) -> int:
 
 def latest_association(gateway: Gateway, benchmark_id: int, dataset_id: int) -> AssociationView | None:
     """The live association of a dataset with a benchmark, else the last one that ended, else None."""
-    from medperf_contracts.associations import AssociationState, AssociationView
+    from medperf_contracts.associations import LIVE, AssociationView
 
     seen = [f"benchmark/{benchmark_id}", f"dataset/{dataset_id}"]
     found = list(
         gateway.items("/associations", AssociationView, seen=seen, benchmark=benchmark_id, dataset=dataset_id)
     )
-    live = [one for one in found if one.state in (AssociationState.PENDING, AssociationState.APPROVED)]
+    live = [one for one in found if one.state in LIVE]
     return max(live or found, key=lambda one: one.id, default=None)
 
 

@@ -139,7 +139,7 @@ def failure(spec: TaskSpec, outcome: Outcome) -> ContainerFailed:
         hint = f"{advice} if the container is known to need it, else tell its owner. {log_hint}"
     elif outcome.cause is Cause.EXIT_CODE:
         said = f"ended with exit code {outcome.exit_code}"
-        hint = f"Tell the container's owner if the input is as it should be. {log_hint}"
+        hint = f"If it names something of your data, mend that and try again; else tell its owner. {log_hint}"
     else:
         said = "was stopped" if outcome.cause is Cause.CANCELLED else "was lost: its engine ended"
         hint = f"Run the same command again. {log_hint}"

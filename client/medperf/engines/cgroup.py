@@ -140,7 +140,7 @@ def _make(
                     folder.rmdir()
                 continue
             for file, value in limits_if_there.get(hierarchy.version, {}).items():
-                if (folder / file).exists():
+                with contextlib.suppress(OSError):
                     (folder / file).write_text(str(value))
             return folder
     return None

@@ -138,6 +138,8 @@ def bubblewrap_command(confinement: Confinement, *, status_descriptor: int) -> t
         words += ["--bind" if mount.writable else "--ro-bind", str(source), str(mount.inside)]
     # Both are file systems in memory without a bound of their own.
     words += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    for name, value in confinement.environment.items():
+        words += ["--setenv", name, value]
     words += ["--chdir", str(confinement.folder), "--", *confinement.command]
     return (str(confinement.bubblewrap), *words)
 

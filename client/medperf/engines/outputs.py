@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medperf.errors import ContainerFailed
 
+# Folders in folders. Paths of more can be longer than the kernel takes, and than a walk through them bears.
+DEEPEST = 64
 # A block of the usual file system: an empty file or a folder costs something too.
 _LEAST_ENTRY_BYTES = 4096
 _KINDS = {
@@ -21,19 +24,23 @@ _KINDS = {
 
 
 def used_bytes(folders: Iterable[Path], *, stop_above: int) -> int:
-    """Bytes on disk of all that is in `folders`; counting ends as soon as it is above `stop_above`."""
+    """Bytes on disk of all that is in `folders`; counting ends as soon as it is above `stop_above`.
+
+    What lies deeper than `DEEPEST` is not counted: `check_outputs` refuses it.
+    """
     total = 0
-    waiting = list(folders)
+    waiting = [(folder, 0) for folder in folders]
     while waiting:
+        current, depth = waiting.pop()
         try:
-            with os.scandir(waiting.pop()) as entries:
+            with os.scandir(current) as entries:
                 for entry in entries:
                     status = entry.stat(follow_symlinks=False)
                     total += max(status.st_blocks * 512, _LEAST_ENTRY_BYTES)
                     if total > stop_above:
                         return total
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(Path(entry.path))
+                    if stat.S_ISDIR(status.st_mode) and depth < DEEPEST:
+                        waiting.append((Path(entry.path), depth + 1))
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             # The container is still working there, and may close its own folder; the next look counts again.
             continue
@@ -46,13 +53,19 @@ def check_outputs(folder: Path) -> None:
     Call it after the run has ended and before anything in `folder` is opened. A file with a second name
     (a hard link) is refused too.
     """
-    waiting = [folder]
+    waiting = [(folder, 0)]
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
+        current, depth = waiting.pop()
+        with os.scandir(current) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
-                    waiting.append(Path(entry.path))
+                    if depth == DEEPEST:
+                        raise ContainerFailed(
+                            f"The container wrote folders that lie more than {DEEPEST} deep in each other",
+                            hint="No data needs that; tell the container's owner.",
+                        )
+                    waiting.append((Path(entry.path), depth + 1))
                     continue
                 kind = _KINDS.get(stat.S_IFMT(status.st_mode))
                 if kind is None and status.st_nlink > 1:
@@ -101,15 +114,16 @@ def _unreadable(relative: Path, fault: str) -> ContainerFailed:
 
 
 def take_over(folder: Path, *, owner: int, group: int) -> None:
-    """Make all of `folder` the caller's own and readable to its owner, following no link."""
-    waiting = [folder]
+    """Make `folder`, down to `DEEPEST`, the caller's own and readable to its owner, following no link."""
+    waiting = [(folder, 0)]
     while waiting:
-        current = waiting.pop()
+        current, depth = waiting.pop()
         _own(current, owner, group, stat.S_IRWXU)
         with os.scandir(current) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
+                    if depth < DEEPEST:
+                        waiting.append((Path(entry.path), depth + 1))
                 else:
                     _own(Path(entry.path), owner, group, stat.S_IRUSR | stat.S_IWUSR)
 
@@ -122,3 +136,36 @@ def _own(path: Path, owner: int, group: int, mode: int) -> None:
     wanted = (stat.S_IMODE(status.st_mode) | mode) & ~(stat.S_ISUID | stat.S_ISGID)
     if not stat.S_ISLNK(status.st_mode) and wanted != stat.S_IMODE(status.st_mode):
         path.chmod(wanted)
+
+
+def remove_tree(top: Path) -> None:
+    """Remove a folder and all in it, however deep it is and whatever its modes are; follows no link.
+
+    Inner folders are moved up into `top` before they are emptied, so that no path grows with the depth.
+    """
+    _own(top, os.getuid(), os.getgid(), stat.S_IRWXU)
+    number = itertools.count()
+    while inner := _without_files(top):
+        for folder in inner:
+            _own(folder, os.getuid(), os.getgid(), stat.S_IRWXU)
+            for deeper in _without_files(folder):
+                _own(deeper, os.getuid(), os.getgid(), stat.S_IRWXU)
+                deeper.rename(_free_name(top, number))
+            folder.rmdir()
+    top.rmdir()
+
+
+def _without_files(folder: Path) -> list[Path]:
+    """Remove what is no folder; the folders that are in it."""
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            else:
+                Path(entry.path).unlink()
+    return folders
+
+
+def _free_name(folder: Path, numbers: Iterator[int]) -> Path:
+    return next(path for number in numbers if not (path := folder / f".removed-{number}").exists())

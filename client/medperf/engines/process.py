@@ -28,6 +28,7 @@ class SandboxProcess:
         plan, self._tell_plan = os.pipe()
         self._status_text = b""
         self._open = {self.output, self._status}
+        self._has_plan = False
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", launch.__file__],
@@ -46,8 +47,10 @@ class SandboxProcess:
     def hand_over(self, plan: Mapping[str, object]) -> None:
         """Let the launcher go on with its plan."""
         # One that has died already has said why on its output.
+        text = json.dumps(plan).encode()
+        self._has_plan = True
         with contextlib.suppress(BrokenPipeError), os.fdopen(self._tell_plan, "wb") as stream:
-            stream.write(json.dumps(plan).encode())
+            stream.write(text)
         os.close(self.tell_status)
 
     @property
@@ -77,6 +80,11 @@ class SandboxProcess:
         A report without `child-pid` is a sandbox that could not be made.
         """
         self.kill()
+        if not self._has_plan:
+            # Our own end of the status would keep it from ending.
+            os.close(self._tell_plan)
+            os.close(self.tell_status)
+            self._has_plan = True
         deadline = time.monotonic() + _END_SECONDS
         # Its output is read to the end first: a process that cannot write does not end.
         while self._open and time.monotonic() < deadline:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from medperf.engines.cgroup import OVERHEAD_PROCESSES, Cgroup, Hierarchy, make_c
 from medperf.engines.confinement import Confinement, Machine, bubblewrap_command, confine
 from medperf.engines.logs import RunLog, last_lines
 from medperf.engines.machine import read_machine, remedy
-from medperf.engines.outputs import take_over
+from medperf.engines.outputs import remove_tree, take_over
 from medperf.engines.packages import install, packages_folder
 from medperf.engines.process import SandboxProcess
 from medperf.engines.watch import Watch
@@ -175,7 +174,8 @@ def _end(run: _Run) -> tuple[dict[str, int], list[str]]:
     for folder in (*run.spec.outputs(), run.scratch):
         if folder.exists():
             take_over(folder, owner=os.getuid(), group=os.getgid())
-    shutil.rmtree(run.scratch, ignore_errors=True)
+    if run.scratch.exists():
+        remove_tree(run.scratch)
     return report, last
 
 
@@ -192,7 +192,6 @@ def _plan(confinement: Confinement, cgroup: Cgroup, status: int) -> dict[str, ob
         # A cgroup counts exactly, and says that it was what refused.
         "processes": None if cgroup.processes else confinement.limits.processes + OVERHEAD_PROCESSES,
         "command": bubblewrap_command(confinement, status_descriptor=status),
-        "environment": dict(confinement.environment),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,12 +76,16 @@ def find_leavings(home: Home, here: Path) -> Leavings:
 def remove(home: Home, leavings: Leavings) -> list[Path]:
     """Remove them; what of the tutorial's folders a person has put there, and stays.
 
-    Busy, before anything is removed, while another command runs a container. What tells whose a thing is goes
-    after the thing, the tutorial's folders last: so that an interrupted removal can be taken up.
+    Busy, before anything is removed, while another command runs a container or works on a dataset. What tells
+    whose a thing is goes after the thing, the tutorial's folders last: so that an interrupted removal can be taken
+    up.
     """
     if home.root.is_dir():
         _check_idle(home)
-        _remove_local(home, leavings)
+        with ExitStack() as alone:
+            for dataset in leavings.datasets:
+                alone.enter_context(alone_with(home, dataset))
+            _remove_local(home, leavings)
     return [entry for folder in leavings.folders for entry in folder.remove()]
 
 
@@ -92,8 +97,7 @@ def _remove_local(home: Home, leavings: Leavings) -> None:
             shutil.rmtree(folder)
     Journal(home.journal).forget(list(leavings.run_ids))
     for dataset in leavings.datasets:
-        with alone_with(home, dataset):
-            shutil.rmtree(dataset.folder)
+        shutil.rmtree(dataset.folder)
     if leavings.login is not None:
         leavings.login.unlink(missing_ok=True)
     if leavings.is_all:

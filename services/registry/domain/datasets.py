@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from medperf_contracts.access import Role
-from medperf_contracts.associations import AssociationState
 from medperf_contracts.events import DatasetRegistered, DatasetUpdated
 from medperf_contracts.registry import DatasetChanges, NewDataset
 from medperf_contracts.values import State
@@ -17,7 +16,6 @@ from .changes import apply
 from .containers import Container
 
 # While an association is one of these, the benchmark's owner may see the dataset.
-SHOWN_WHILE = (AssociationState.PENDING, AssociationState.APPROVED)
 
 
 @dataclass(kw_only=True)

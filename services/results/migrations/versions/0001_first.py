@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("approval", sa.String(32), nullable=False),
         sa.Column("is_valid", sa.Boolean, nullable=False),
         sa.Column("reference_model_id", sa.BigInteger, nullable=False),
+        sa.Column("metrics_id", sa.BigInteger, nullable=False),
         sa.Column("metrics_hash", sa.String(64), nullable=False),
         sa.Column("public_scores", sa.Boolean, nullable=False),
     )
