@@ -18,7 +18,7 @@ import pytest
 
 from medperf.cli.main import run
 from medperf.credentials import Credentials, Keyring
-from medperf.datasets import LocalDataset, Source, local_datasets
+from medperf.datasets import LocalDataset, Source, alone_with, local_datasets
 from medperf.home import Home
 from medperf.journal import Journal, RunState
 from medperf.results import local_results
@@ -307,3 +307,12 @@ def test_nothing_goes_while_a_container_runs(home: Home, capsys: pytest.CaptureF
     assert f"runs infer of chest-xray-cnn (process {os.getpid()})" in capsys.readouterr().err
     assert len(local_datasets(home)) == 1
     assert Path("medperf_tutorial/mock_chexpert").is_dir()
+
+
+def test_nothing_goes_while_another_command_works_on_the_dataset(home: Home) -> None:
+    (dataset,) = local_datasets(home)
+    with alone_with(home, dataset):
+        assert run(["tutorial", "clean", "--yes"]) == 12
+    assert len(local_results(home)) == 2
+    assert home.credentials.exists()
+    assert any(home.runs.iterdir())
