@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from contract.cases import CASES
 from contract.conftest import DOCS
@@ -67,6 +68,25 @@ def test_an_event_is_written_as_its_kept_example_and_reads_it_back_whole(
     assert event.model_validate(envelope.data).model_dump(mode="json") == kept["example"]["data"]
     assert generate.example(event) == envelope
     assert event.model_json_schema() == kept["data_schema"], "an optional field may be added; else it is a v2"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"aggregateversion": 0},
+        {"subject": "association"},
+        {"subject": "association/7/8"},
+        {"specversion": "2.0"},
+        {"datacontenttype": "text/plain"},
+        {"time": "2026-01-01T00:00:00"},
+        {"id": "7"},
+        {"data": None},
+    ],
+)
+def test_an_envelope_that_cannot_be_relied_on_is_not_read(changed: dict[str, Any]) -> None:
+    example = _kept(EVERY_EVENT[0])["example"]
+    with pytest.raises(ValidationError):
+        Envelope.model_validate(example | changed)
 
 
 @pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: event.TOPIC)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,7 +88,7 @@ class Peer:
         token: str | None = None,
         key: str | None = None,
         headers: dict[str, str] | None = None,
-        content: bytes | None = None,
+        content: bytes | AsyncIterator[bytes] | None = None,
         peer: str = "127.0.0.1",
     ) -> httpx.Response:
         """One request, by a user's ID, an administrator, or nobody; a POST gets a new key by default."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,10 +14,15 @@ from httpx import Response
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import StatementError
+from sqlalchemy.orm.exc import StaleDataError
 
+from medperf_contracts.accounts import NewUser
 from service.peer import OPERATOR_TOKEN, Peer
 from services.accounts import commands
 from services.accounts.app import DEFINITION
+from services.accounts.domain import Login, User
+from services.accounts.errors import UserExists
 from services.accounts.tables import logins, metadata, users
 from services.kernel import clock
 from services.kernel.auth import Gate
@@ -138,6 +143,26 @@ def test_a_guessed_secret_ends_the_login_and_another_login_goes_on(peer: Peer, a
     assert refresh(peer, other).status_code == 200
 
 
+def test_two_sessions_cannot_both_rotate_the_same_token(peer: Peer, ada: dict[str, Any]) -> None:
+    """Both would answer a successor, and one of the two would be ended as copied at its next use."""
+    done(log_in(peer))
+
+    async def rotate_twice() -> None:
+        async with peer.service.database.read() as first:
+            held = (await first.scalars(select(Login))).one()
+            first.expunge(held)
+        for login in (None, held):
+            async with peer.service.database.write() as session:
+                if login is None:
+                    login = (await session.scalars(select(Login))).one()  # noqa: PLW2901
+                else:
+                    session.add(login)
+                login.rotate(login.current_hash, "f" * 64, at=await clock.now(session))
+
+    with pytest.raises(StaleDataError):
+        peer.run(rotate_twice())
+
+
 @pytest.mark.parametrize("token", ["no-login-at-all-in-here", "00000000-0000-0000-0000-000000000000.secret"])
 def test_a_token_of_no_login_is_refused(peer: Peer, token: str) -> None:
     assert refused(refresh(peer, token)) == (401, "login_ended")
@@ -238,6 +263,30 @@ def test_the_index_alone_refuses_a_name_that_was_taken_meanwhile(peer: Peer, ada
         peer.run(add_a_second())
 
 
+def test_a_name_that_is_taken_at_this_very_moment_is_refused_like_one_that_was(peer: Peer) -> None:
+    """The twin reaches the table with the new row, after the check: as another session's would at that moment."""
+
+    async def make_two() -> None:
+        async with peer.service.database.write() as session:
+            twin = {"username": "ada", "password_hash": "x", "is_admin": False}
+            session.add(User(**twin, created_at=await clock.now(session)))
+            await commands.create_user(session, NewUser.model_validate(ADA))
+
+    with pytest.raises(UserExists):
+        peer.run(make_two())
+    assert count(peer, users) == 0
+
+
+def test_a_time_without_a_zone_is_not_stored(peer: Peer) -> None:
+    async def store() -> None:
+        async with peer.service.database.write() as session:
+            twin = {"username": "ada", "password_hash": "x", "is_admin": False}
+            session.add(User(**twin, created_at=datetime(2026, 1, 1)))  # noqa: DTZ001 (that is the point)
+
+    with pytest.raises(StatementError, match="without a zone"):
+        peer.run(store())
+
+
 @pytest.mark.parametrize(
     ("changed", "status"),
     [
@@ -296,6 +345,7 @@ def test_the_public_keys_verify_a_login_and_hold_no_private_part(peer: Peer, ada
     token = done(log_in(peer))["access_token"]
     claims = jwt.decode(token, KeySet.import_key_set(shown), algorithms=["Ed25519"]).claims
     assert (claims["sub"], claims["admin"]) == (str(ada["id"]), False)
+    assert claims["exp"] - claims["iat"] == done(log_in(peer))["expires_in_seconds"]
 
 
 # --- the store ---

@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 
+from medperf_contracts.access import Role
+from medperf_contracts.associations import NewAssociation
 from medperf_contracts.events import Event
 from medperf_contracts.values import Decision, State
 from service import facts
 from service.facts import ADMIN, COMMITTEE, MODEL_OWNER, SITE, STRANGER
 from service.peer import Peer
+from services.associations import commands
 from services.associations.app import DEFINITION
 from services.associations.domain import Association
+from services.associations.errors import AlreadyLive
+from services.kernel import clock
+from services.kernel.auth import Caller
 from services.kernel.service import Definition
 
 PATH = "/api/v1/associations"
@@ -119,6 +125,23 @@ def test_two_sessions_cannot_both_make_a_pair_live(peer: Peer) -> None:
         peer.run(add_a_second())
     peer.call("POST", f"{PATH}/{number}/reject", {}, by=COMMITTEE)
     assert requested(peer) > number
+
+
+def test_a_twin_that_the_check_cannot_see_is_refused_by_the_unique_index(peer: Peer) -> None:
+    """The twin reaches the table with the new row, after the check: as another session's would at that moment."""
+    body = NewAssociation.model_validate(REQUEST)
+    site = Caller(SITE, "site", is_admin=False, is_operator=False, admitted=frozenset({Role.OWNER}))
+    twin = facts.association().model_dump(exclude={"id"})
+
+    async def request_twice() -> None:
+        async with peer.service.database.write() as session:
+            now = await clock.now(session)
+            session.add(Association(**twin, requested_at=now, decided_at=now, reason="", summary={}))
+            await commands.request(session, site, body)
+
+    with pytest.raises(AlreadyLive):
+        peer.run(request_twice())
+    assert peer.events() == []
 
 
 def test_a_decision_on_a_stale_version_loses(peer: Peer) -> None:
@@ -239,10 +262,22 @@ def test_what_no_longer_fits_cannot_be_approved_but_can_be_rejected(peer: Peer, 
     assert peer.call("POST", f"{PATH}/{number}/reject", {}, by=COMMITTEE).json()["state"] == "REJECTED"
 
 
-def test_an_older_event_never_replaces_a_newer_copy(peer: Peer) -> None:
-    peer.tell(facts.benchmark(is_valid=False), version=3)
-    peer.tell(facts.benchmark(), version=2)
-    assert peer.call("POST", PATH, REQUEST, by=SITE).json()["code"] == "benchmark_not_open"
+@pytest.mark.parametrize(
+    ("fact", "body", "by", "code"),
+    [
+        (facts.benchmark, REQUEST, SITE, "benchmark_not_open"),
+        (facts.dataset, REQUEST, SITE, "part_not_ready"),
+        (facts.container, {"benchmark_id": 1, "model_id": 4}, MODEL_OWNER, "part_not_ready"),
+    ],
+)
+def test_an_older_event_never_replaces_a_newer_copy(
+    peer: Peer, fact: Callable[..., Event], body: dict[str, Any], by: int, code: str
+) -> None:
+    peer.tell(fact(is_valid=False), version=3)
+    peer.tell(fact(), version=2)
+    assert peer.call("POST", PATH, body, by=by).json()["code"] == code
+    peer.tell(fact(), version=4)
+    assert peer.call("POST", PATH, body, by=by).status_code == 201
 
 
 def test_the_same_data_of_two_owners_is_shown_to_the_benchmarks_owner_only(peer: Peer) -> None:

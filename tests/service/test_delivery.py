@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,14 +20,17 @@ from service import facts
 from service.facts import SITE
 from service.peer import Peer, envelope_of
 from services.associations.app import DEFINITION
-from services.kernel import inbox
+from services.kernel import inbox, relay
 from services.kernel.bus import EmbeddedBus, UnreliableBus
+from services.kernel.clock import database_millis
+from services.kernel.db import Database
 from services.kernel.inbox import Consumer, Delivery, Inbox, NotYet
 from services.kernel.relay import Relay
 from services.kernel.service import Definition
 from services.kernel.tables import inbox_message, outbox
 
 REQUEST = {"benchmark_id": 1, "dataset_id": 1}
+NO_ROOM = "SELECT RAISE(ABORT, 'no room')"
 
 
 @pytest.fixture
@@ -176,6 +181,155 @@ def test_a_delivery_that_cannot_be_written_down_is_not_confirmed(peer: Peer) -> 
     assert (ledger.effects(), ledger.parked()) == (1, [])
 
 
+def test_an_effect_whose_claim_cannot_be_kept_is_not_there_either(peer: Peer) -> None:
+    """Claim and effect are one transaction: an effect without its claim would come again."""
+    ledger = Ledger(peer)
+    envelope = envelope_of(facts.dataset())
+    peer.run(_execute(peer, f"CREATE TRIGGER full BEFORE INSERT ON inbox_claim BEGIN {NO_ROOM}; END"))
+    peer.run(ledger.queue.receive(envelope))
+    assert ledger.effects() == 0
+    assert "no room" in ledger.parked()[0]["cause"]
+    peer.run(_execute(peer, "DROP TRIGGER full"))
+    assert ledger.retry() == 1
+    assert (ledger.effects(), ledger.parked()) == (1, [])
+
+
+def test_a_failure_that_cannot_be_written_down_is_not_confirmed(peer: Peer) -> None:
+    ledger = Ledger(peer)
+    ledger.fails_with = ValueError("poison")
+    bus = EmbeddedBus()
+    bus.bind([ledger.queue])
+    envelope = envelope_of(facts.dataset())
+    peer.run(_execute(peer, f"CREATE TRIGGER full BEFORE INSERT ON inbox_message BEGIN {NO_ROOM}; END"))
+    assert peer.run(bus.publish([envelope])) == set()
+    peer.run(_execute(peer, "DROP TRIGGER full"))
+    assert peer.run(bus.publish([envelope])) == {envelope.id}
+    assert [message["attempts"] for message in ledger.parked()] == [1]
+
+
+def test_each_consumer_of_an_event_has_a_claim_and_attempts_of_its_own(peer: Peer) -> None:
+    ledger = Ledger(peer)
+    fails = [True]
+
+    async def fail_at_first(session: AsyncSession, dataset: DatasetFacts, delivery: Delivery) -> None:
+        if fails:
+            raise ValueError("not this time")
+        await ledger.effect(session, dataset, delivery)
+
+    names = ("test.fails", "test.works")
+    both = Inbox(
+        peer.service.database,
+        [Consumer(names[0], DATASET_EVENTS, fail_at_first), Consumer(names[1], DATASET_EVENTS, ledger.effect)],
+    )
+    bus = EmbeddedBus()
+    bus.bind(both.queues())
+    peer.run(bus.publish([envelope_of(facts.dataset())]))
+    assert ledger.effects() == 1
+    assert [(message["consumer"], message["state"]) for message in ledger.parked()] == [(names[0], "failed")]
+    fails.clear()
+    peer.run(_execute(peer, "UPDATE inbox_message SET next_millis = 0"))
+    assert peer.run(both.retry_due()) == 1
+    assert (ledger.effects(), ledger.parked()) == (2, [])
+
+
+def test_a_message_of_a_consumer_that_is_no_more_is_dead_and_says_so(peer: Peer) -> None:
+    ledger = Ledger(peer)
+    ledger.fails_with = ValueError("poison")
+    peer.run(ledger.queue.receive(envelope_of(facts.dataset())))
+    ledger.inbox = Inbox(peer.service.database, [])
+    ledger.retry()
+    (message,) = ledger.parked()
+    assert (message["state"], message["attempts"]) == ("dead", 1)
+    assert "no consumer of that name" in message["cause"]
+
+
+def test_a_cause_of_any_length_is_kept_in_part(peer: Peer) -> None:
+    ledger = Ledger(peer)
+    ledger.fails_with = ValueError("x" * 100_000)
+    peer.run(ledger.queue.receive(envelope_of(facts.dataset())))
+    cause = ledger.parked()[0]["cause"]
+    assert cause.startswith("ValueError: xxx")
+    assert len(cause) < 10_000
+
+
+def test_the_inbox_goes_on_after_its_database_was_away(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "POLL_SECONDS", 0.01)
+    ledger = Ledger(peer)
+    ledger.fails_with = ValueError("once")
+    peer.run(ledger.queue.receive(envelope_of(facts.dataset())))
+    ledger.fails_with = None
+    peer.run(_execute(peer, "UPDATE inbox_message SET next_millis = 0"))
+
+    async def be_away_and_come_back() -> None:
+        await _rename(peer, "inbox_message", "away")
+        async with running(ledger.inbox.run()):
+            await asyncio.sleep(0.1)
+            await _rename(peer, "away", "inbox_message")
+            await until(_is_empty(peer, "inbox_message"))
+
+    peer.run(be_away_and_come_back())
+    assert ledger.effects() == 1
+
+
+def test_a_claim_outlives_the_longest_retry_and_is_then_forgotten(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "TIDY_SECONDS", -1.0)
+    ledger = Ledger(peer)
+    old, young = envelope_of(facts.dataset()), envelope_of(facts.dataset(id=2))
+    for envelope in (old, young):
+        peer.run(ledger.queue.receive(envelope))
+    minute = 60_000
+    assert inbox.CLAIMS_KEPT_MILLIS > inbox.WAIT_MOST_MILLIS + inbox.ATTEMPTS_MOST * inbox.LONGEST_DELAY_MILLIS
+    for envelope, age in (
+        (old, inbox.CLAIMS_KEPT_MILLIS + minute),
+        (young, inbox.CLAIMS_KEPT_MILLIS - minute),
+    ):
+        aged = f"UPDATE inbox_claim SET claimed_millis = claimed_millis - {age} WHERE event_id = '{envelope.id}'"
+        peer.run(_execute(peer, aged))
+
+    async def tidy() -> None:
+        async with running(ledger.inbox.run()):
+            await until(_is_empty(peer, f"inbox_claim WHERE event_id = '{old.id}'"))
+
+    peer.run(tidy())
+    peer.run(ledger.queue.receive(young))
+    assert ledger.effects() == 2, "what was handled a month ago but for a minute is still known"
+
+
+async def _execute(peer: Peer, statement: str) -> None:
+    async with peer.service.database.write() as session:
+        await session.execute(text(statement))
+
+
+def _is_empty(peer: Peer, rows: str) -> Callable[[], Awaitable[bool]]:
+    """Whether there is no row in `rows`: a table, perhaps with a condition."""
+
+    async def ask() -> bool:
+        async with peer.service.database.read() as session:
+            return (await session.execute(text(f"SELECT 1 FROM {rows}"))).first() is None
+
+    return ask
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for it, not for ever."""
+    async with asyncio.timeout(10):
+        while not await holds():  # noqa: ASYNC110 (what is waited for has no event)
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """A service's loop, for as long as the block runs."""
+    task = asyncio.create_task(loop)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 async def _rename(peer: Peer, old: str, new: str) -> None:
     async with peer.service.database.write() as session:
         await session.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
@@ -221,7 +375,8 @@ def test_a_confirmed_event_is_marked_and_stays_as_the_log(recorded: Peer) -> Non
     assert [envelope.type for envelope in bus.published] == ["association.requested.v1"]
     assert waiting_rows(recorded) == []
     assert len(recorded.events()) == 1
-    assert recorded.run(relay.publish_waiting()) is False
+    recorded.run(_execute(recorded, "UPDATE outbox SET not_before_millis = 0"))
+    assert recorded.run(relay.publish_waiting()) is False, "also when its lease is over"
 
 
 def test_an_event_that_is_not_confirmed_is_published_again(recorded: Peer) -> None:
@@ -264,6 +419,125 @@ def test_a_relay_killed_between_publish_and_mark_leaves_the_event_for_the_next_o
     recorded.run(Relay(recorded.service.database, bus).publish_waiting())
     assert len(bus.published) == 1
     assert waiting_rows(recorded) == []
+
+
+async def _published(bus: Recorder, count: int) -> None:
+    async def enough() -> bool:
+        return len(bus.published) >= count
+
+    await until(enough)
+
+
+def test_an_event_that_is_never_confirmed_is_tried_less_and_less_often(recorded: Peer) -> None:
+    bus = Recorder()
+    bus.confirms = False
+    sender = Relay(recorded.service.database, bus)
+
+    async def delay_after_a_try() -> int:
+        await _execute(recorded, "UPDATE outbox SET not_before_millis = 0")
+        await sender.publish_waiting()
+        async with recorded.service.database.read() as session:
+            delay = select(outbox.c.not_before_millis - database_millis())
+            return int((await session.execute(delay)).scalar_one())
+
+    delays = [recorded.run(delay_after_a_try()) for _ in range(len(relay.RETRY_MILLIS) + 2)]
+    longest = [*relay.RETRY_MILLIS, relay.RETRY_MILLIS[-1], relay.RETRY_MILLIS[-1]]
+    assert all(delay <= most for delay, most in zip(delays, longest, strict=True)), delays
+    assert delays[2] > relay.RETRY_MILLIS[1], delays
+    assert min(delays[3:]) > relay.RETRY_MILLIS[2], delays
+
+
+def test_a_lease_is_longer_than_a_publish_may_take_and_ends_within_a_minute() -> None:
+    """Another relay must not have an event that the first still publishes, and must have that of a dead one."""
+    assert relay.PUBLISH_TIMEOUT_SECONDS * 1000 < relay.LEASE_MILLIS <= 60_000
+
+
+def test_a_publish_that_hangs_is_given_up_and_its_event_published_again(
+    recorded: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "PUBLISH_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(relay, "LEASE_MILLIS", 100)
+
+    class HangsOnce(Recorder):
+        async def publish(self, envelopes: Sequence[Envelope]) -> set[UUID]:
+            confirmed = await super().publish(envelopes)
+            if len(self.published) == 1:
+                await asyncio.sleep(3600)
+            return confirmed
+
+    bus = HangsOnce()
+
+    async def publish_twice() -> None:
+        sender = Relay(recorded.service.database, bus)
+        async with running(sender.run()):
+            await _published(bus, 2)
+            await until(_is_empty(recorded, "outbox WHERE sent_millis IS NULL"))
+
+    recorded.run(publish_twice())
+    assert bus.published[0].id == bus.published[1].id
+
+
+def test_the_relay_finds_what_another_process_committed(recorded: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "POLL_SECONDS", 0.05)
+    bus = Recorder()
+    url = recorded.service.settings.database_url
+
+    async def commit_elsewhere() -> None:
+        other_process = Database(url, service="associations")
+        again = "UPDATE outbox SET sent_millis = NULL, not_before_millis = 0"
+        try:
+            async with running(Relay(recorded.service.database, bus).run()):
+                await until(_is_empty(recorded, "outbox WHERE sent_millis IS NULL"))
+                async with other_process.write() as session:
+                    await session.execute(text(again))
+                await _published(bus, 2)
+        finally:
+            await other_process.close()
+
+    recorded.run(commit_elsewhere())
+
+
+def test_the_relay_comes_back_when_an_event_may_be_tried_again_and_not_only_at_its_poll(
+    recorded: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "POLL_SECONDS", 3600.0)
+    bus = Recorder()
+    bus.confirms = False
+
+    async def try_three_times() -> None:
+        async with running(Relay(recorded.service.database, bus).run()):
+            await _published(bus, 3)
+
+    recorded.run(try_three_times())
+
+
+def test_the_relay_goes_on_after_its_database_was_away(recorded: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "POLL_SECONDS", 0.01)
+    bus = Recorder()
+
+    async def be_away_and_come_back() -> None:
+        await _rename(recorded, "outbox", "away")
+        async with running(Relay(recorded.service.database, bus).run()):
+            await asyncio.sleep(0.1)
+            await _rename(recorded, "away", "outbox")
+            await _published(bus, 1)
+
+    recorded.run(be_away_and_come_back())
+
+
+def test_events_are_published_oldest_first_and_so_many_at_once(
+    recorded: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "BATCH", 2)
+    for number in (2, 3):
+        recorded.tell(facts.dataset(id=number))
+        recorded.call("POST", "/api/v1/associations", REQUEST | {"dataset_id": number}, by=SITE)
+    bus = Recorder()
+    sender = Relay(recorded.service.database, bus)
+    recorded.run(sender.publish_waiting())
+    assert [envelope.thing_id for envelope in bus.published] == [1, 2]
+    recorded.run(sender.publish_waiting())
+    assert [envelope.thing_id for envelope in bus.published] == [1, 2, 3]
 
 
 def test_the_relay_wakes_at_the_commit(peer: Peer) -> None:
@@ -312,6 +586,43 @@ def test_an_unreliable_bus_disturbs_and_still_everything_has_its_effect_once(pee
     assert len(received) > 30, "some came twice"
     assert received != sorted(received), "some came out of order"
     assert ledger.effects() == 30
+
+
+def _disturbed(peer: Peer, **kinds: float) -> tuple[list[int], int, float]:
+    """What of 40 events a bus with these disorders alone delivers at once: numbers, confirms, seconds."""
+    received: list[int] = []
+
+    async def receive(envelope: Envelope) -> None:
+        received.append(envelope.thing_id)
+
+    class Disturbed(UnreliableBus):
+        LOST_CONFIRM = kinds.get("lost_confirm", 0.0)
+        NOT_DELIVERED = kinds.get("not_delivered", 0.0)
+        TWICE = kinds.get("twice", 0.0)
+        LONGEST_DELAY_SECONDS = kinds.get("delay", 0.0)
+
+    bus = Disturbed(seed=7)
+    bus.bind([inbox.Queue("test.receive", frozenset({facts.dataset().TOPIC}), receive)])
+    began = time.monotonic()
+    confirmed = peer.run(bus.publish([envelope_of(facts.dataset(id=number)) for number in range(1, 41)]))
+    return received, len(confirmed), time.monotonic() - began
+
+
+def test_each_disorder_of_the_unreliable_bus_is_real_by_itself_and_on_by_default(peer: Peer) -> None:
+    every = set(range(1, 41))
+    received, confirmed, _ = _disturbed(peer)
+    assert (set(received), len(received), confirmed) == (every, 40, 40)
+    assert received != sorted(received), "reordered"
+    received, confirmed, _ = _disturbed(peer, twice=0.3)
+    assert (set(received), confirmed) == (every, 40)
+    assert len(received) > 40, "delivered twice"
+    received, confirmed, _ = _disturbed(peer, not_delivered=0.3)
+    assert len(received) == confirmed < 40, "held back"
+    received, confirmed, _ = _disturbed(peer, lost_confirm=0.3)
+    assert (len(received), confirmed < 40) == (40, True), "delivered, and not confirmed"
+    assert _disturbed(peer, delay=0.02)[2] > 0.2, "delayed"
+    bus = UnreliableBus
+    assert min(bus.LOST_CONFIRM, bus.NOT_DELIVERED, bus.TWICE, bus.LONGEST_DELAY_SECONDS) > 0
 
 
 def test_every_migration_ends_at_the_tables_that_the_code_uses(

@@ -212,20 +212,29 @@ def test_a_url_without_a_registered_hash_is_refused_and_changes_nothing(parts: P
         assert done(parts.call("GET", path, by=COMMITTEE)) == before
 
 
-def test_two_sessions_cannot_both_change_the_same_version(parts: Peer) -> None:
+@pytest.mark.parametrize(
+    ("noun", "path", "by"),
+    [(Container, CONTAINERS, COMMITTEE), (Benchmark, BENCHMARKS, COMMITTEE), (Dataset, DATASETS, SITE)],
+)
+def test_two_sessions_cannot_both_change_the_same_version(
+    parts: Peer, noun: type[Container | Benchmark | Dataset], path: str, by: int
+) -> None:
+    register_benchmark(parts)
+    made(parts.call("POST", DATASETS, DATASET, by=SITE))
+
     async def change_twice() -> None:
         async with parts.service.database.read() as first:
-            held = await first.get_one(Container, 1)
+            held = await first.get_one(noun, 1)
             first.expunge(held)
         async with parts.service.database.write() as session:
-            (await session.get_one(Container, 1)).description = "the first"
+            (await session.get_one(noun, 1)).description = "the first"
         async with parts.service.database.write() as session:
             session.add(held)
             held.description = "the second"
 
     with pytest.raises(StaleDataError):
         parts.run(change_twice())
-    assert done(parts.call("GET", f"{CONTAINERS}/1", by=COMMITTEE))["description"] == "the first"
+    assert done(parts.call("GET", f"{path}/1", by=by))["description"] == "the first"
 
 
 # Benchmarks
@@ -528,6 +537,9 @@ def test_a_change_names_the_version_that_it_changes(one_of_each: Peer, path: str
     recorded = one_of_each.events()
     body = {"description": "new"}
     refused(one_of_each.call("PATCH", f"{path}/1", body, by=owner), 400, "version_required")
+    for junk in ("", "*", '"x"', '"1.5"', '"-1"', "9" * 5_000):
+        response = one_of_each.call("PATCH", f"{path}/1", body, by=owner, headers={"If-Match": junk})
+        refused(response, 400, "version_required")
     for version in (before["version"] - 1, before["version"] + 1):
         response = one_of_each.call("PATCH", f"{path}/1", body, by=owner, headers={"If-Match": f'"{version}"'})
         refused(response, 412, "precondition_failed")

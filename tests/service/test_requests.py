@@ -6,18 +6,23 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from joserfc import jwt
 from joserfc.jwk import OKPKey
 from sqlalchemy import text
 
 from medperf_contracts.envelope import Envelope
+from medperf_contracts.paging import PAGE_LIMIT_MOST
 from service import facts
-from service.facts import COMMITTEE, SITE
+from service.facts import COMMITTEE, SITE, STRANGER
 from service.peer import OPERATOR_TOKEN, Peer, envelope_of
 from services.associations.app import DEFINITION
+from services.kernel import db, seen
+from services.kernel.auth import ALGORITHM
 from services.kernel.http import BODY_BYTES_MOST
 from services.kernel.service import Definition
 
@@ -78,6 +83,31 @@ def test_two_requests_with_one_key_at_once_act_once(peer: Peer) -> None:
     assert count(peer) == 1
 
 
+def test_the_same_key_at_another_address_is_another_key(peer: Peer) -> None:
+    peer.tell(facts.dataset(id=2))
+    for number in (1, 2):
+        assert peer.call("POST", PATH, {**REQUEST, "dataset_id": number}, by=SITE).status_code == 201
+    for number in (1, 2):
+        answer = peer.call("POST", f"{PATH}/{number}/withdraw", {}, by=SITE, key=KEY)
+        assert (answer.status_code, answer.json()["id"], answer.json()["state"]) == (200, number, "WITHDRAWN")
+    assert peer.call("POST", PATH, REQUEST, by=SITE, key=KEY).status_code == 201
+
+
+def test_a_key_is_known_for_a_day_and_then_forgotten(peer: Peer) -> None:
+    peer.call("POST", PATH, REQUEST, by=SITE, key=KEY)
+    other = {**REQUEST, "dataset_id": 2}
+    minute = 60_000
+
+    async def age(millis: int) -> None:
+        async with peer.service.database.write() as session:
+            await session.execute(text(f"UPDATE idempotency_key SET created_millis = created_millis - {millis}"))
+
+    peer.run(age(24 * 60 * minute - minute))
+    assert peer.call("POST", PATH, other, by=SITE, key=KEY).json()["code"] == "idempotency_key_reused"
+    peer.run(age(2 * minute))
+    assert peer.call("POST", PATH, other, by=SITE, key=KEY).json()["code"] == "no_such_thing"
+
+
 @pytest.mark.parametrize("key", ["", "short", "with a space in it"])
 def test_a_post_without_a_proper_key_is_refused(peer: Peer, key: str) -> None:
     response = peer.call("POST", PATH, REQUEST, by=SITE, key="", headers={"Idempotency-Key": key} if key else {})
@@ -130,6 +160,51 @@ def test_without_the_header_a_service_answers_from_what_it_knows(peer: Peer) -> 
     assert time.monotonic() - began < 1
 
 
+def test_only_so_many_wait_for_news_and_the_rest_are_told_at_once(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seen, "WAITERS_MOST", 1)
+    ask = partial(peer.send, "GET", PATH, by=SITE, headers={"Medperf-Seen": "dataset/1@2"})
+
+    async def ask_while_one_waits() -> tuple[Any, float]:
+        waiting = asyncio.create_task(ask())
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        told = await ask()
+        seconds = time.monotonic() - began
+        assert (await waiting).status_code == 503
+        return told, seconds
+
+    async def ask_then_hear() -> int:
+        waiting = asyncio.create_task(ask())
+        await asyncio.sleep(0.1)
+        await peer.bus.publish([envelope_of(facts.dataset(), version=2)])
+        return (await waiting).status_code
+
+    told, seconds = peer.run(ask_while_one_waits())
+    assert (told.status_code, told.json()["code"], told.headers["Retry-After"]) == (503, "not_known_yet", "1")
+    assert seconds < 1
+    assert peer.run(ask_then_hear()) == 200, "whoever has waited makes room for the next"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_who_waits_for_news_holds_no_connection(peer: Peer, method: str) -> None:
+    """A connection is taken for each look, and given back before the next."""
+
+    async def look_at_the_pool_while_one_waits() -> set[int]:
+        asking = peer.send(method, PATH, REQUEST, by=SITE, headers={"Medperf-Seen": "dataset/1@7"})
+        waiting = asyncio.create_task(asking)
+        await asyncio.sleep(0.1)
+        held, ends = set(), time.monotonic() + seen.WAIT_SECONDS / 2
+        while time.monotonic() < ends:
+            held.add(peer.service.database.engine.pool.checkedout())  # type: ignore[attr-defined]
+            await asyncio.sleep(0.011)
+        assert (await waiting).status_code == 503
+        return held
+
+    assert 0 in peer.run(look_at_the_pool_while_one_waits())
+
+
 @pytest.mark.parametrize("header", ["nonsense", "dataset/0@1", ",".join(f"dataset/{n}@1" for n in range(1, 12))])
 def test_a_malformed_seen_header_is_refused(peer: Peer, header: str) -> None:
     response = peer.call("GET", PATH, by=SITE, headers={"Medperf-Seen": header})
@@ -156,6 +231,55 @@ def test_a_commit_that_fails_is_not_answered_as_a_success(peer: Peer) -> None:
     response = peer.call("POST", PATH, REQUEST, by=SITE)
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
     assert count(peer) == 0
+
+
+def test_a_question_sees_one_moment(peer: Peer) -> None:
+    async def count_before_and_after_a_change() -> list[int]:
+        async with peer.service.database.read() as session:
+            there = text("SELECT count(*) FROM associations")
+            counts = [int((await session.execute(there)).scalar_one())]
+            assert (await peer.send("POST", PATH, REQUEST, by=SITE)).status_code == 201
+            return [*counts, int((await session.execute(there)).scalar_one())]
+
+    assert peer.run(count_before_and_after_a_change()) == [0, 0]
+    assert count(peer) == 1
+
+
+def test_a_change_that_waits_too_long_for_its_turn_is_told_to_come_again(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "WRITER_WAIT_SECONDS", 0.1)
+
+    async def ask_while_another_writes() -> Any:
+        async with peer.service.database.write(), asyncio.timeout(5):
+            return await peer.send("POST", PATH, REQUEST, by=SITE, key=KEY)
+
+    refused = peer.run(ask_while_another_writes())
+    assert (refused.status_code, refused.json()["code"]) == (503, "server_busy")
+    assert refused.headers["Retry-After"] == "1"
+    assert peer.call("POST", PATH, REQUEST, by=SITE, key=KEY).status_code == 201
+
+
+def test_who_loses_to_a_change_at_the_same_moment_is_told_so(peer: Peer) -> None:
+    """The trigger leaves the row as another session's commit would have: not as it was read."""
+    peer.call("POST", PATH, REQUEST, by=SITE)
+
+    async def lose() -> None:
+        async with peer.service.database.write() as session:
+            await session.execute(
+                text("CREATE TRIGGER lose BEFORE UPDATE ON associations BEGIN SELECT RAISE(IGNORE); END")
+            )
+
+    peer.run(lose())
+    recorded = len(peer.events())
+    for headers, status, code in (
+        ({}, 409, "changed_meanwhile"),
+        ({"If-Match": '"1"'}, 412, "precondition_failed"),
+    ):
+        answer = peer.call("POST", f"{PATH}/1/approve", {}, by=COMMITTEE, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+        assert answer.json()["hint"]
+    assert len(peer.events()) == recorded
 
 
 def test_commits_are_synchronous_and_foreign_keys_are_on(peer: Peer) -> None:
@@ -239,6 +363,30 @@ def test_nobody_gets_in_without_a_good_token(peer: Peer) -> None:
     assert peer.call("GET", PATH, token=good).status_code == 200
 
 
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "exp", "name", "admin"])
+def test_a_token_that_leaves_out_what_it_must_say_is_refused(peer: Peer, claim: str) -> None:
+    said = jwt.decode(peer.token(SITE), peer.key, algorithms=[ALGORITHM]).claims
+    del said[claim]
+    token = jwt.encode({"alg": ALGORITHM, "kid": peer.key.kid}, said, peer.key, algorithms=[ALGORITHM])
+    response = peer.call("GET", PATH, token=token)
+    assert (response.status_code, response.json()["code"]) == (401, "token_invalid")
+
+
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
+def test_a_token_signed_in_another_way_is_refused_although_the_key_is_the_servers(peer: Peer) -> None:
+    said = jwt.decode(peer.token(SITE), peer.key, algorithms=[ALGORITHM]).claims
+    token = jwt.encode({"alg": "EdDSA", "kid": peer.key.kid}, said, peer.key, algorithms=["EdDSA"])
+    response = peer.call("GET", PATH, token=token)
+    assert (response.status_code, response.json()["code"]) == (401, "token_invalid")
+
+
+def test_who_is_not_said_to_be_an_administrator_by_a_plain_true_is_none(peer: Peer) -> None:
+    peer.call("POST", PATH, REQUEST, by=SITE)
+    for admin, seen_by_them in (("false", 0), (1, 0), (True, 1)):
+        answer = peer.call("GET", PATH, token=peer.token(STRANGER, admin=admin))
+        assert len(answer.json()["items"]) == seen_by_them, admin
+
+
 def test_the_operators_token_is_nobodys_login(peer: Peer) -> None:
     response = peer.call("GET", PATH, token=OPERATOR_TOKEN)
     assert (response.status_code, response.json()["code"]) == (403, "not_allowed")
@@ -274,6 +422,15 @@ def test_a_document_that_cannot_be_kept_is_refused(peer: Peer, content: bytes, s
     assert count(peer) == 0
 
 
+def test_a_body_that_comes_in_parts_has_the_same_bound(peer: Peer) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b" " * (BODY_BYTES_MOST // 4)
+
+    response = peer.call("POST", PATH, content=parts(), by=SITE)
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
 def test_what_was_sent_is_not_echoed_in_a_refusal(peer: Peer) -> None:
     response = peer.call("POST", PATH, {"benchmark_id": "hunter2", "dataset_id": 1}, by=SITE)
     assert response.status_code == 422
@@ -294,6 +451,12 @@ def test_what_was_sent_is_not_echoed_in_a_refusal(peer: Peer) -> None:
 def test_a_bad_id_cursor_or_filter_is_invalid_input(peer: Peer, path: str) -> None:
     response = peer.call("GET", path, by=SITE)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
+
+
+def test_a_page_has_a_most(peer: Peer) -> None:
+    assert peer.call("GET", f"{PATH}?limit={PAGE_LIMIT_MOST}", by=SITE).status_code == 200
+    refused = peer.call("GET", f"{PATH}?limit={PAGE_LIMIT_MOST + 1}", by=SITE)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
 
 
 def test_addresses_and_methods_that_are_not_there_are_problems_too(peer: Peer) -> None:

@@ -12,20 +12,25 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
+from medperf_contracts.access import Role
 from medperf_contracts.associations import AssociationState, PartKind
 from medperf_contracts.envelope import Envelope
-from medperf_contracts.events import AssociationWithdrawn
+from medperf_contracts.events import AssociationWithdrawn, Event
+from medperf_contracts.results import NewResult
 from medperf_contracts.values import Decision, State
 from service import facts
 from service.facts import ADMIN, COMMITTEE, METRICS_HASH, MODEL_OWNER, SITE, STRANGER
 from service.peer import Peer, envelope_of
+from services.kernel.auth import Caller
 from services.kernel.db import Database
 from services.kernel.inbox import Consumer, handle_once
 from services.kernel.service import Definition
 from services.kernel.tables import KERNEL
+from services.results import commands
 from services.results.app import DEFINITION
 from services.results.consumers import CONSUMERS
 from services.results.domain import Result
+from services.results.errors import AlreadySubmitted
 from services.results.tables import metadata, results
 
 PATH, DUE = "/api/v1/results", "/api/v1/due"
@@ -203,6 +208,20 @@ def test_an_older_event_never_replaces_a_newer_copy(peer: Peer) -> None:
     peer.tell(withdrawn(1), version=3)
     peer.tell(facts.association(), version=2)
     assert due(peer) == []
+
+
+@pytest.mark.parametrize(
+    ("fact", "left"),
+    [(facts.benchmark, []), (facts.dataset, []), (facts.container, [(2, "due")])],
+)
+def test_an_older_event_does_not_take_back_that_a_thing_is_invalid(
+    peer: Peer, fact: Callable[..., Event], left: list[tuple[int, str]]
+) -> None:
+    peer.tell(fact(is_valid=False), version=3)
+    peer.tell(fact(), version=2)
+    assert due(peer) == left
+    peer.tell(fact(), version=4)
+    assert due(peer) == [(2, "due"), (4, "due")]
 
 
 def test_due_is_of_one_benchmark_where_one_is_named(peer: Peer) -> None:
@@ -466,6 +485,22 @@ def test_two_results_at_the_same_moment_leave_one(peer: Peer) -> None:
 
     with pytest.raises(DatabaseError, match=r"(?i)unique"):
         peer.run(add_a_second())
+
+
+def test_a_twin_that_the_check_cannot_see_is_refused_by_the_unique_index(peer: Peer) -> None:
+    """The twin reaches the table with the new row, after the check: as another session's would at that moment."""
+    body = NewResult.model_validate(BODY)
+    site = Caller(SITE, "site", is_admin=False, is_operator=False, admitted=frozenset({Role.OWNER}))
+
+    async def submit_twice() -> None:
+        async with peer.service.database.write() as session:
+            session.add(Result(submitted_at=body.finished_at, **body.model_dump()))
+            await commands.submit(session, site, body)
+
+    with pytest.raises(AlreadySubmitted):
+        peer.run(submit_twice())
+    assert peer.events() == []
+    submitted(peer)
 
 
 def test_a_submission_and_a_withdrawal_at_the_same_moment_come_one_after_the_other(peer: Peer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -59,8 +60,10 @@ class Server:
     def get_store_id(self) -> str:
         return str(httpx.get(f"{self.url}/api/v1/server", trust_env=False).raise_for_status().json()["store_id"])
 
-    def post(self, path: str, body: dict[str, Any], token: str) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {token}", IDEMPOTENCY_HEADER: str(uuid.uuid4())}
+    def post(
+        self, path: str, body: dict[str, Any], token: str, more: dict[str, str] | None = None
+    ) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}", IDEMPOTENCY_HEADER: str(uuid.uuid4()), **(more or {})}
         return httpx.post(f"{self.url}/api/v1/{path}", json=body, headers=headers, trust_env=False, timeout=30)
 
     def post_as_operator(self, path: str, body: dict[str, Any]) -> None:
@@ -156,6 +159,49 @@ def test_a_server_that_could_not_start_says_so(home: Path) -> None:
         serve(store, host="127.0.0.1", port=0, disorder_seed=None, on_ready=fails)
 
 
+def test_what_a_request_says_of_whom_it_was_forwarded_for_is_not_believed(start: Start) -> None:
+    """Where a caller could name the address that they call from, they could name the server's own."""
+    server = start()
+    forwarded = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    answer = server.post("users", ADA, server.operator_token(), forwarded)
+    assert answer.status_code == 201, "the operator calls from this machine, whatever the header says"
+
+
+def test_an_asset_is_served_and_nothing_that_lies_elsewhere(home: Path, start: Start) -> None:
+    server = start()
+    (home / "assets" / "demo.txt").write_text("to be seen")
+    (home / "assets" / "link.txt").symlink_to(home / "signing_key.json")
+
+    def get(path: str) -> httpx.Response:
+        return httpx.get(f"{server.url}/assets/{path}", trust_env=False)
+
+    assert get("demo.txt").text == "to be seen"
+    for path in ("link.txt", "..%2fsigning_key.json", "%2e%2e/signing_key.json", "", "nothing.txt"):
+        answer = get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "no_such_address"), path
+
+
+def test_a_server_in_disorder_delivers_some_events_twice_and_parks_none(home: Path, start: Start) -> None:
+    server = start("--disorder", "7")
+    server.post_as_operator("users", ADA)
+    login = {name: ADA[name] for name in ("username", "password")}
+    answer = httpx.post(f"{server.url}/api/v1/auth/login", json=login, trust_env=False).raise_for_status()
+    for number in range(20):
+        container = {"name": f"c{number}", "manifest": f"name: c{number}"}
+        server.post("containers", container, answer.json()["access_token"]).raise_for_status()
+
+    def outcomes() -> list[str]:
+        lines = (json.loads(line) for line in (home / "server.log").read_text().splitlines())
+        return [line["outcome"] for line in lines if line["event"] == "delivery"]
+
+    consumers = 2
+    ends = time.monotonic() + 30
+    while outcomes().count("handled") < 20 * consumers and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert outcomes().count("handled") == 20 * consumers
+    assert set(outcomes()) == {"handled", "handled_before"}
+
+
 # One process has the store
 
 
@@ -224,6 +270,12 @@ def test_only_a_running_server_is_seeded(home: Path) -> None:
     assert f"No server runs on the store {home}." in said
     assert "medperf-server up" in said
     assert not home.exists()
+
+
+def test_a_store_whose_server_was_killed_has_no_running_server(home: Path, start: Start) -> None:
+    """The lock's text still names the process: it is the lock that says whether it lives."""
+    start().stop(signal.SIGKILL)
+    assert "No server runs on the store" in refused(home, "seed", "--demo", "data")
 
 
 def test_a_server_that_has_accounts_is_not_seeded(home: Path, start: Start) -> None:

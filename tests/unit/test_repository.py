@@ -42,6 +42,12 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
     assert [path for path in tracked("*.py") if names & {path.stem, *path.relative_to(ROOT).parts}] == []
 
 
+def test_the_rules_of_a_domain_never_read_the_clock() -> None:
+    reads = re.compile(r"\.(now|utcnow|today)\(")
+    rules = tracked("services/*/domain.py", "services/*/domain/*.py")
+    assert [path for path in rules if reads.search(path.read_text())] == []
+
+
 def test_no_file_names_a_package_index() -> None:
     named = [path for path in tracked() if INDEX_HOSTS.search(path.read_text(errors="replace"))]
     assert named == []
