@@ -19,6 +19,7 @@ class NewResult(Body):
     is_partial: bool = False
     metrics: dict[str, JsonValue] = Field(min_length=1)
     engine: Line = Field(min_length=1)
+    engine_reason: Line = Field("", description="Why this engine ran it: `--platform sandbox`, what `auto` found")
     dataset_hash: Blake3
     model_hash: Sha256
     metrics_hash: Sha256
@@ -45,6 +46,7 @@ class ResultView(ThingView):
     is_partial: bool
     metrics: dict[str, JsonValue] | None
     engine: str | None
+    engine_reason: str | None = None
     dataset_hash: Blake3 | None
     model_hash: Sha256
     metrics_hash: Sha256

@@ -172,6 +172,7 @@ class Result:
     is_partial: bool
     metrics: Mapping[str, Any]
     engine: str
+    engine_reason: str
     dataset_hash: str
     model_hash: str
     metrics_hash: str

@@ -245,6 +245,7 @@ def _result_view(row: Row[Any], sight: Sight) -> ResultView:
         is_partial=result.is_partial,
         metrics=dict(result.metrics) if sees_scores else None,
         engine=result.engine if sees_whole else None,
+        engine_reason=result.engine_reason if sees_whole else None,
         dataset_hash=result.dataset_hash if sees_whole else None,
         model_hash=result.model_hash,
         metrics_hash=result.metrics_hash,

@@ -26,6 +26,7 @@ results = Table(
     Column("is_partial", Boolean, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("engine", String(256), nullable=False),
+    Column("engine_reason", String(256), nullable=False, server_default=""),
     Column("dataset_hash", String(64), nullable=False),
     Column("model_hash", String(64), nullable=False),
     Column("metrics_hash", String(64), nullable=False),

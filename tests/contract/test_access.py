@@ -188,7 +188,8 @@ def test_a_result_shows_its_scores_and_its_dataset_to_those_alone_who_may_see_th
 def test_public_scores_do_not_tell_a_stranger_whose_data_they_are_of(few: Whole) -> None:
     result = few.did(STRANGER, "GET", f"results/{few.result(few.public_scores)}")
     assert result["metrics"] == {"secret": SECRET}
-    assert [result[name] for name in ("dataset_id", "dataset_hash", "engine", "started_at")] == [None] * 4
+    of_the_site = ("dataset_id", "dataset_hash", "engine", "engine_reason", "started_at")
+    assert [result[name] for name in of_the_site] == [None] * 5
 
 
 def test_what_is_due_of_a_dataset_is_shown_to_another_benchmarks_owner_for_that_benchmark_alone(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, delete, insert, select, update
@@ -21,6 +23,7 @@ from medperf_contracts.values import Decision, State
 from service import facts
 from service.facts import ADMIN, COMMITTEE, METRICS_HASH, MODEL_OWNER, SITE, STRANGER
 from service.peer import Peer, envelope_of
+from services.kernel import migrate
 from services.kernel.auth import Caller
 from services.kernel.db import Database
 from services.kernel.inbox import Consumer, handle_once
@@ -436,6 +439,8 @@ def test_a_hash_that_is_not_the_registered_one_is_refused(peer: Peer, field: str
         {"metrics": {}},
         {"metrics": [1]},
         {"engine": ""},
+        {"engine_reason": "auto\nsandbox"},
+        {"engine_reason": "a" * 257},
         {"started_at": "2026-03-04T05:06:07"},
         {"model_hash": "4"},
         {"dataset_id": 2**63},
@@ -552,6 +557,37 @@ def test_a_result_that_is_altered_by_mistake_is_not_saved(peer: Peer) -> None:
         peer.run(alter())
 
 
+def test_a_result_says_why_its_engine_was_chosen_and_none_is_made_up(peer: Peer) -> None:
+    reason = "auto: it has the image sha256:" + "a" * 64
+    said = submitted(peer, BODY | {"engine": "docker", "engine_reason": reason})
+    unsaid = submitted(peer, REFERENCE)
+    for number, shown in ((said, ("docker", reason)), (unsaid, ("sandbox", ""))):
+        view = peer.call("GET", f"{PATH}/{number}", by=SITE).json()
+        assert (view["engine"], view["engine_reason"]) == shown
+    assert reason not in "".join(envelope.model_dump_json() for envelope in peer.events())
+
+
+def test_results_of_the_first_schema_are_kept_stay_final_and_go_on_being_inserted(tmp_path: Path) -> None:
+    old = ", ".join(column.name for column in results.columns if column.name != "engine_reason")
+    insert_old = f"INSERT INTO results ({old}) VALUES ({{}}, 1, 1, 4, {{}}, 0, '{{{{}}}}', 'sandbox', 'e', '4', 'c', 1, 2, 3)"
+
+    async def work() -> list[str]:
+        database = Database(f"sqlite+aiosqlite:///{tmp_path / 'results.db'}", service="results")
+        async with database.engine.begin() as connection:
+            await connection.run_sync(lambda sync: command.upgrade(migrate.config_of("results", sync), "0001"))
+            await connection.exec_driver_sql(insert_old.format(1, 1))
+        await migrate.upgrade(database)
+        async with database.engine.begin() as connection:
+            await connection.exec_driver_sql(insert_old.format(2, 2))
+            kept = list((await connection.execute(select(results.c.engine_reason))).scalars())
+            with pytest.raises(DatabaseError, match="a result is final"):
+                await connection.execute(update(results).values(engine_reason="another"))
+        await database.close()
+        return kept
+
+    assert asyncio.run(work()) == ["", ""]
+
+
 def test_no_endpoint_changes_a_result(peer: Peer) -> None:
     paths = peer.app.openapi()["paths"]
     methods = {(method, path) for path, described in paths.items() for method in described}
@@ -580,7 +616,7 @@ def test_an_association_approved_anew_makes_its_results_current_again(peer: Peer
 
 # --- who sees what
 
-OF_THE_RUN = ("dataset_id", "dataset_hash", "engine", "started_at", "finished_at")
+OF_THE_RUN = ("dataset_id", "dataset_hash", "engine", "engine_reason", "started_at", "finished_at")
 
 
 def test_the_owners_of_dataset_and_benchmark_and_administrators_see_all(peer: Peer) -> None:
