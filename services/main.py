@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 import click
 
@@ -70,9 +71,15 @@ def reset(yes: bool) -> None:
 
 @cli.command()
 @click.option("--demo", type=click.Choice(["data"]), required=True, help="data: the data owner's tutorial.")
-def seed(demo: str) -> None:
+@click.option(
+    "--images",
+    type=click.File(),
+    metavar="FILE",
+    help="What `python -m tutorials.images` wrote: the hashes of the containers' images, for engines.",
+)
+def seed(demo: str, images: TextIO | None) -> None:
     """Fill the running, empty server for a tutorial. Its people have the password 'test'."""
-    from .embedded.seed import seed_data
+    from .embedded.seed import read_images, seed_data
     from .embedded.store import Store, StoreError
 
     store = Store.from_environment()
@@ -81,7 +88,7 @@ def seed(demo: str) -> None:
         raise StoreError(
             f"No server runs on the store {store.home}.", hint="Start it in another terminal: medperf-server up"
         )
-    seed_data(store, running.url, click.echo)
+    seed_data(store, running.url, read_images(images.read()) if images else {}, click.echo)
     click.echo(f"Seeded for the demo '{demo}'.")
 
 

@@ -50,10 +50,13 @@ def login(username: str) -> Step:
     return Step(f"Log in as {username}", "medperf login", answers, (f"as {username}",))
 
 
-def data_owner_path(*, dataset_id: int = 1, data: Path | None = None) -> list[Step]:
+def data_owner_path(
+    *, dataset_id: int = 1, data: Path | None = None, platform: str | None = None, is_first: bool = True
+) -> list[Step]:
     """From the login to a submitted result; `{uid}` stands for the generated UID.
 
-    On the tutorial's data, which is made first, or on `data`, a folder with `images` and `labels`.
+    On the tutorial's data, which is made first, or on `data`, a folder with `images` and `labels`. Unless a
+    `platform` is given, the first run on a machine asks whether the sandbox may take an engine's place.
     """
     made = Step("Make the tutorial's files", "medperf tutorial data", shows=("images",))
     folder = "medperf_tutorial/mock_chexpert" if data is None else str(data)
@@ -66,8 +69,13 @@ def data_owner_path(*, dataset_id: int = 1, data: Path | None = None) -> list[St
         Step(
             "1. Prepare the data",
             'medperf dataset create --name "mytestdata" --description "A tutorial dataset" '
-            f'--location "My machine" --data_path {images} --labels_path {labels} --benchmark 1',
-            shows=(r"(?i)generated uid:? +(?P<uid>[0-9a-f]{40})",),
+            f'--location "My machine" --data_path {images} --labels_path {labels} --benchmark 1'
+            + (f" --platform {platform}" if platform else ""),
+            (YES,) if platform is None and is_first else (),
+            shows=(
+                f"runs in {platform or 'sandbox'}",
+                r"(?i)generated uid:? +(?P<uid>[0-9a-f]{40})",
+            ),
         ),
         Step("See it", "medperf dataset ls --local", shows=("{uid}", "mytestdata")),
         Step(

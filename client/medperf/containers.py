@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medperf import archives
 from medperf.assets import Assets, sealed
+from medperf.engines.choice import Runnable
 from medperf.errors import IntegrityError, UsageError
 from medperf.home import Home
 from medperf.manifest import Manifest, Role, parse_mlcube, require_tasks
@@ -25,6 +26,12 @@ class LocalContainer:
     hash: str
     manifest: Manifest
     workspace: Path
+    image_hash: str | None = None
+
+    @property
+    def runnable(self) -> Runnable:
+        """What decides which engine can run it."""
+        return Runnable(self.hash, f"{self.id} ({self.name})", self.manifest, self.image_hash)
 
     @property
     def code(self) -> Path | None:
@@ -61,7 +68,7 @@ def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Asse
             archives.extract(archive, workspace / _ADDITIONAL_FILES)
 
     folder = sealed(home.containers / view.hash, lay_out)
-    return LocalContainer(view.id, view.name, view.hash, manifest, folder / "workspace")
+    return LocalContainer(view.id, view.name, view.hash, manifest, folder / "workspace", view.image_hash)
 
 
 def check_hashes(view: ContainerView) -> None:

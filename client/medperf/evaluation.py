@@ -22,6 +22,9 @@ from medperf_contracts.hashing import text_hash
 
 _FILE = "result.yaml"
 _LIMIT_BYTES = 4 * 1024 * 1024
+# What a result can carry: one line.
+ENGINE_REASON_MOST = 256
+WRITABLE_ROOT = "images could write to a throwaway layer over their own files"
 
 
 class Evaluation(BaseModel):
@@ -35,6 +38,8 @@ class Evaluation(BaseModel):
     metrics: dict[str, JsonValue]
     is_partial: bool
     engine: str
+    # Why it was this one; records of earlier versions do not say.
+    engine_reason: str = ""
     started_at: datetime
     finished_at: datetime
 
@@ -82,11 +87,7 @@ def evaluate(
     The prepared data is hashed again before anything runs. With `ignore_model_errors` a model that failed after
     writing some predictions gives a partial evaluation; without it, a partial one from before is run again.
     """
-    key = evaluation_key(dataset.data_hash, model.hash, metrics.hash)
-    try:
-        found = find_evaluation(runner.home, key, partial_is_enough=ignore_model_errors)
-    except IntegrityError:
-        found = None  # damaged: run again, which writes it anew
+    found = _found(runner.home, dataset, model, metrics, partial_is_enough=ignore_model_errors)
     if found is not None:
         return Evaluated(found, from_cache=True)
     on_step("hash")
@@ -115,13 +116,52 @@ def evaluate(
             metrics_hash=metrics.hash,
             metrics=scores,
             is_partial=predictions.failed is not None,
-            engine=runner.engine.name,
+            engine=runner.choose(model.runnable).engine.name,
+            engine_reason=_engine_reason(runner, model, metrics),
             started_at=started_at,
             finished_at=datetime.now(UTC),
         )
-    folder = make_private_folder(runner.home.results / key)
+    folder = make_private_folder(runner.home.results / evaluation.key)
     write_atomically(folder / _FILE, safe_yaml.dump(evaluation.model_dump(mode="json")))
     return Evaluated(evaluation, from_cache=False)
+
+
+def is_evaluated(
+    home: Home,
+    dataset: LocalDataset,
+    model: LocalContainer,
+    metrics: LocalContainer,
+    *,
+    partial_is_enough: bool = False,
+) -> bool:
+    """Whether `evaluate` would find it done before."""
+    return _found(home, dataset, model, metrics, partial_is_enough=partial_is_enough) is not None
+
+
+def _found(
+    home: Home,
+    dataset: LocalDataset,
+    model: LocalContainer,
+    metrics: LocalContainer,
+    *,
+    partial_is_enough: bool,
+) -> Evaluation | None:
+    key = evaluation_key(dataset.data_hash, model.hash, metrics.hash)
+    try:
+        return find_evaluation(home, key, partial_is_enough=partial_is_enough)
+    except IntegrityError:
+        return None  # damaged: run again, which writes it anew
+
+
+def _engine_reason(runner: Runner, model: LocalContainer, metrics: LocalContainer) -> str:
+    """Why the model's engine was taken, and which one computed the metrics where that is another."""
+    ran_by, scored_by = runner.choose(model.runnable), runner.choose(metrics.runnable)
+    words = [ran_by.reason]
+    if scored_by.engine.name != ran_by.engine.name:
+        words.append(f"metrics by {scored_by.engine.name} ({scored_by.reason})")
+    if runner.root_is_writable:
+        words.append(WRITABLE_ROOT)
+    return "; ".join(words)[:ENGINE_REASON_MOST]
 
 
 def _read(file: Path) -> Evaluation:

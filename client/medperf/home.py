@@ -123,6 +123,11 @@ class Home:
         return self.folder(".") / "journal.sqlite"
 
     @property
+    def preferences(self) -> Path:
+        """What the person decided once, such as the platform."""
+        return self.folder(".") / "preferences.yaml"
+
+    @property
     def credentials(self) -> Path:
         """The login's tokens."""
         return self.folder(".") / "credentials.json"

@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from medperf.errors import StorageFailed, UsageError
 
 # A second command writes for milliseconds at most; more means that something holds the file.
 _BUSY_SECONDS = 10.0
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY,
@@ -44,6 +44,13 @@ CREATE TABLE IF NOT EXISTS runs (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS runs_open ON runs (state) WHERE state IN ('queued', 'running');
 """
+# From the version before each to it.
+_CHANGES = {
+    2: (
+        "ALTER TABLE runs ADD COLUMN engine_reason TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN root_is_writable INTEGER NOT NULL DEFAULT 0",
+    ),
+}
 CLIENT_GONE = "client_gone"
 
 
@@ -55,6 +62,9 @@ class RunState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+OPEN = frozenset({RunState.QUEUED, RunState.RUNNING})
 
 
 @dataclass(frozen=True)
@@ -93,8 +103,10 @@ class Run:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    limits: dict[str, float]
+    limits: dict[str, float | None]
     client: Client
+    engine_reason: str
+    root_is_writable: bool
 
 
 class Journal:
@@ -104,11 +116,23 @@ class Journal:
         self._file = file
         with self._connected() as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > _SCHEMA_VERSION:
-                raise UsageError(
-                    f"{file} was written by a newer medperf.", hint="Use that version, or another MEDPERF_HOME."
-                )
-            connection.executescript(_SCHEMA)
+        if version > _SCHEMA_VERSION:
+            raise UsageError(
+                f"{file} was written by a newer medperf.", hint="Use that version, or another MEDPERF_HOME."
+            )
+        if version < _SCHEMA_VERSION:
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        with self._writing() as connection:
+            # Read again, with the lock: another command may have been first.
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+            for number in range(max(version, 1) + 1, _SCHEMA_VERSION + 1):
+                for statement in _CHANGES[number]:
+                    connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     def open_run(
@@ -120,7 +144,9 @@ class Journal:
         task: str,
         dataset_uid: str | None,
         engine: str,
-        limits: dict[str, float],
+        limits: Mapping[str, float | None],
+        engine_reason: str = "",
+        root_is_writable: bool = False,
     ) -> Run:
         """Record a run that is about to start, under an ID of its own."""
         run_id = str(uuid.uuid4())
@@ -128,8 +154,8 @@ class Journal:
         with self._writing() as connection:
             connection.execute(
                 "INSERT INTO runs (id, purpose, container_hash, container_name, task, dataset_uid, engine, state,"
-                " created_at, limits, client_pid, client_started, boot_id)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)",
+                " created_at, limits, client_pid, client_started, boot_id, engine_reason, root_is_writable)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run_id,
                     purpose,
@@ -139,10 +165,12 @@ class Journal:
                     dataset_uid,
                     engine,
                     _now(),
-                    json.dumps(limits),
+                    json.dumps(dict(limits)),
                     client.pid,
                     client.started,
                     client.boot_id,
+                    engine_reason,
+                    root_is_writable,
                 ),
             )
         return self.find(run_id)
@@ -242,6 +270,8 @@ def _run(row: Any) -> Run:
         finished_at=_instant(row["finished_at"]),
         limits=json.loads(row["limits"]),
         client=Client(row["client_pid"], row["client_started"], row["boot_id"]),
+        engine_reason=row["engine_reason"],
+        root_is_writable=bool(row["root_is_writable"]),
     )
 
 

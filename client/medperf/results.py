@@ -68,6 +68,7 @@ class LocalResult(BaseModel):
             is_partial=evaluation.is_partial,
             metrics=evaluation.metrics,
             engine=evaluation.engine,
+            engine_reason=evaluation.engine_reason,
             dataset_hash=evaluation.dataset_hash,
             model_hash=evaluation.model_hash,
             metrics_hash=evaluation.metrics_hash,

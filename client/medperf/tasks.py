@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from medperf.containers import LocalContainer
-from medperf.engines.base import Cause, Engine, Limits, Outcome, TaskSpec, failure
+from medperf.engines.base import CannotStart, Cause, Engine, Limits, Outcome, TaskSpec, failure
+from medperf.engines.choice import Choice, Engines, Runnable
 from medperf.engines.outputs import check_outputs, remove_tree
 from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError
 from medperf.files import locked
 from medperf.home import Home
-from medperf.journal import CLIENT_GONE, Journal, Run, RunState
+from medperf.journal import CLIENT_GONE, OPEN, Journal, Run, RunState
 from medperf.manifest import plan_io
 
 _WORK = "work"
@@ -27,6 +28,7 @@ _LEFT_OVER_LOCK = "left-over.lock"
 _LEFT_OVER_WAIT_SECONDS = 60.0
 _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (KeyboardInterrupt, Cause.CANCELLED.value),
+    (CannotStart, "cannot_start"),
     (ContainerFailed, "bad_output"),
     (BadManifest, "bad_manifest"),
     (IntegrityError, "integrity"),
@@ -48,13 +50,17 @@ class TaskOutputs:
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs tasks of containers with one engine, recording each in the journal. `on_line` gets their output."""
+    """Runs tasks of containers, recording each in the journal. `on_line` gets their output.
+
+    `choose` gives each container its engine. `root_is_writable` lets images write to a throwaway layer.
+    """
 
     home: Home
     journal: Journal
-    engine: Engine
+    choose: Callable[[Runnable], Choice]
     on_line: Callable[[str], None]
     limits: Limits = field(default_factory=Limits)
+    root_is_writable: bool = False
 
     @contextmanager
     def run(
@@ -72,24 +78,28 @@ class Runner:
         Raises ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
         `take_partial` a task that failed but wrote something lends that instead.
         """
+        choice = self.choose(container.runnable)
         record = self.journal.open_run(
             purpose=purpose,
             container_hash=container.hash,
             container_name=container.name,
             task=task,
             dataset_uid=dataset_uid,
-            engine=self.engine.name,
+            engine=choice.engine.name,
+            engine_reason=choice.reason,
+            root_is_writable=self.root_is_writable,
             limits=asdict(self.limits),
         )
         work = self.home.runs / record.id / _WORK
         try:
-            yield self._run(record, container, task, bindings, work, take_partial=take_partial)
+            yield self._run(record, choice.engine, container, task, bindings, work, take_partial=take_partial)
         finally:
             _remove_folders(work.parent)
 
     def _run(
         self,
         record: Run,
+        engine: Engine,
         container: LocalContainer,
         task: str,
         bindings: Mapping[str, Path],
@@ -100,7 +110,7 @@ class Runner:
         failed: ContainerFailed | None = None
         try:
             spec, paths = self._plan(record.id, container, task, bindings, work)
-            outcome = self._execute(spec)
+            outcome = self._execute(engine, spec)
             if not outcome.succeeded:
                 failed = failure(spec, outcome)
             if failed is None or take_partial:
@@ -122,6 +132,8 @@ class Runner:
         manifest = container.manifest
         work.mkdir(mode=0o700, parents=True)
         plan = plan_io(manifest.tasks[task], bindings=bindings, workspace=container.workspace, output_folder=work)
+        docker = manifest.docker
+        entrypoint = manifest.tasks[task].entrypoint
         spec = TaskSpec(
             run_id=run_id,
             task=task,
@@ -131,23 +143,24 @@ class Runner:
             sandbox=manifest.sandbox,
             log=work.with_name(_LOG),
             limits=self.limits,
-            environment=manifest.docker.environment if manifest.docker else {},
-            image=manifest.docker.image if manifest.docker else None,
-            gpus=manifest.gpus,
+            environment=docker.environment if docker else {},
+            image=container.runnable.image,
+            entrypoint=entrypoint[0] if entrypoint else docker.entrypoint if docker else None,
+            shm_bytes=docker.shm_bytes if docker else None,
+            root_is_writable=self.root_is_writable,
         )
         return spec, plan.outputs
 
-    def _execute(self, spec: TaskSpec) -> Outcome:
-        self.engine.prepare(spec, on_line=self.on_line)
+    def _execute(self, engine: Engine, spec: TaskSpec) -> Outcome:
+        engine.prepare(spec, on_line=self.on_line)
         self.journal.started(spec.run_id)
         try:
-            self.engine.start(spec)
-            return self.engine.wait(spec.run_id, on_line=self.on_line)
+            engine.start(spec)
+            return engine.wait(spec.run_id, on_line=self.on_line)
         except BaseException:
-            if self.engine.find(spec.run_id) is not None:
-                # Interrupted between the two: only waiting for its end leaves nothing of it.
-                self.engine.stop(spec.run_id)
-                self.engine.wait(spec.run_id, on_line=self.on_line)
+            # Interrupted anywhere between the two: nothing of it is left.
+            with suppress(EngineUnavailable):
+                engine.discard(spec.run_id)
             raise
 
     def _record_end(self, run_id: str, outcome: Outcome) -> None:
@@ -159,39 +172,45 @@ class Runner:
         self.journal.ended(run_id, state, cause=cause, exit_code=outcome.exit_code)
 
 
-def end_left_over(home: Home, journal: Journal, engine: Engine, *, say: Callable[[str], None]) -> None:
+def end_left_over(home: Home, journal: Journal, engines: Engines, *, say: Callable[[str], None]) -> None:
     """End what clients that died left behind, remove its outputs, and say so; a folder that resists is said too.
 
     Every command that runs containers calls it first. Runs of a client that lives are left alone.
     """
     with locked(home.root / _LEFT_OVER_LOCK, what="what was left behind", wait_seconds=_LEFT_OVER_WAIT_SECONDS):
-        _end_left_over(home, journal, engine, say)
+        for run in journal.left_over():
+            _end_run(run, journal, engines, say)
+        # Folders first: a run that another client records meanwhile then has no folder in this list.
+        folders = list(home.runs.iterdir())
+        runs = journal.runs()
+        living = {client for client in {run.client for run in runs} if client.is_alive()}
+        # An open run of a client that is gone is one whose engine does not answer: it may still write.
+        lent = {run.id for run in runs if run.client in living or run.state in OPEN}
+        _remove_left_over(folders, lent, say)
+        old = [run.id for run in runs[_RUNS_KEPT:] if run.id not in lent]
+        for run_id in old:
+            shutil.rmtree(home.runs / run_id, ignore_errors=True)
+        journal.forget(old)
 
 
-def _end_left_over(home: Home, journal: Journal, engine: Engine, say: Callable[[str], None]) -> None:
-    open_runs = journal.left_over()
-    for run in open_runs:
-        engine.stop(run.id)
-        journal.ended(run.id, RunState.FAILED, cause=CLIENT_GONE, exit_code=None)
-        say(
-            f"An earlier command ({run.purpose}) ended in the middle of {run.task} of {run.container_name}:"
-            " what it left is removed."
-        )
-    # Folders first: a run that another client records meanwhile then has no folder in this list.
-    folders = list(home.runs.iterdir())
-    runs = journal.runs()
-    living = {client for client in {run.client for run in runs} if client.is_alive()}
-    lent = {run.id for run in runs if run.client in living}
+def _end_run(run: Run, journal: Journal, engines: Engines, say: Callable[[str], None]) -> None:
+    what = f"{run.task} of {run.container_name} ({run.purpose})"
+    try:
+        engines.named(run.engine).discard(run.id)
+    except EngineUnavailable as error:
+        say(f"An earlier command ended in the middle of {what}, which may still go on: {error}. {error.hint}")
+        return
+    journal.ended(run.id, RunState.FAILED, cause=CLIENT_GONE, exit_code=None)
+    say(f"An earlier command ended in the middle of {what}: what it left is removed.")
+
+
+def _remove_left_over(folders: list[Path], lent: set[str], say: Callable[[str], None]) -> None:
     for folder in folders:
         if folder.name not in lent:
             try:
                 _remove_folders(folder)
             except OSError as resisted:
                 say(f"What an earlier run left cannot be removed ({resisted.strerror}): remove {folder} by hand.")
-    old = [run.id for run in runs[_RUNS_KEPT:] if run.id not in lent]
-    for run_id in old:
-        shutil.rmtree(home.runs / run_id, ignore_errors=True)
-    journal.forget(old)
 
 
 def _cause(error: BaseException) -> str:

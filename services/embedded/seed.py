@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
 from medperf_contracts.problems import Problem
+from medperf_contracts.values import Sha256
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER
 from tutorials.pack import pack
 
@@ -63,15 +65,29 @@ class Answer:
     version: str
 
 
-def seed_data(store: Store, url: str, say: Callable[[str], None]) -> None:
-    """Seed the running server for the data owner's tutorial: people, containers, benchmark; no dataset."""
+def seed_data(store: Store, url: str, images: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Seed the running server for the data owner's tutorial: people, containers, benchmark; no dataset.
+
+    `images` gives the SHA-256 of containers' images by the names of their folders, where there are images.
+    """
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
         operator = Person(http, store.operator_token.read_text())
         operator.post("server/seeding", {"demo": DEMO})
         people = _people(http, operator)
         say(f"Accounts (password '{PASSWORD}'): {', '.join(people)}")
         with as_file(files("tutorials")) as tutorials:
-            _register(store, Path(tutorials), people, say)
+            _register(store, Path(tutorials), people, images, say)
+
+
+def read_images(text: str) -> dict[str, str]:
+    """The hashes that `tutorials.images` wrote; StoreError for anything else."""
+    try:
+        return TypeAdapter(dict[str, Sha256]).validate_json(text)
+    except ValidationError as error:
+        raise StoreError(
+            f"The file of images is not what it should be: {error.errors()[0]['msg']}.",
+            hint="Make it with: python -m tutorials.images -o images.json",
+        ) from None
 
 
 def _people(http: httpx.Client, operator: Person) -> dict[str, Person]:
@@ -83,12 +99,22 @@ def _people(http: httpx.Client, operator: Person) -> dict[str, Person]:
     return people
 
 
-def _register(store: Store, tutorials: Path, people: dict[str, Person], say: Callable[[str], None]) -> None:
+def _register(
+    store: Store,
+    tutorials: Path,
+    people: dict[str, Person],
+    images: Mapping[str, str],
+    say: Callable[[str], None],
+) -> None:
     committee, model_owner = people[BENCHMARK_OWNER], people[MODEL_OWNER]
-    preparation = _container(store, tutorials / "preparation", "chest-xray-preparation", committee)
-    reference_model = _container(store, tutorials / "reference_model", "chest-xray-logistic", committee)
-    metrics = _container(store, tutorials / "metrics", "chest-xray-metrics", committee)
-    second_model = _container(store, tutorials / "second_model", "chest-xray-convnet", model_owner)
+
+    def container(folder: str, name: str, owner: Person) -> Answer:
+        return _container(store, tutorials / folder, name, images.get(folder), owner)
+
+    preparation = container("preparation", "chest-xray-preparation", committee)
+    reference_model = container("reference_model", "chest-xray-logistic", committee)
+    metrics = container("metrics", "chest-xray-metrics", committee)
+    second_model = container("second_model", "chest-xray-convnet", model_owner)
     say("Containers: 1 preparation, 2 reference model, 3 metrics, 4 second model")
     demo_url, demo_hash = _asset(store, tutorials / "demo_data", "demo-data")
     benchmark = committee.post(
@@ -115,7 +141,7 @@ def _register(store: Store, tutorials: Path, people: dict[str, Person], say: Cal
     say("Benchmark: 1, approved, with models 2 and 4")
 
 
-def _container(store: Store, folder: Path, name: str, owner: Person) -> Answer:
+def _container(store: Store, folder: Path, name: str, image_hash: str | None, owner: Person) -> Answer:
     url, digest = _asset(store, folder / "additional_files", name)
     made = owner.post(
         "containers",
@@ -125,6 +151,7 @@ def _container(store: Store, folder: Path, name: str, owner: Person) -> Answer:
             "parameters": (folder / "workspace" / "parameters.yaml").read_text(),
             "additional_files_url": url,
             "additional_files_hash": digest,
+            "image_hash": image_hash,
         },
     )
     return owner.post(f"containers/{made.body['id']}/set-operational", {})

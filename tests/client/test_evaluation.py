@@ -27,6 +27,7 @@ from medperf.evaluation import Evaluated, evaluate, find_evaluation
 from medperf.home import Home
 from medperf.journal import Journal, RunState
 from medperf.manifest import Role
+from medperf.preferences import Preferences
 from medperf.results import find_result, local_results, name_result, record_submission
 from peers import answers
 from peers.scripted_peer import Asked, Reply, ScriptedPeer
@@ -282,6 +283,7 @@ def server(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
         monkeypatch.setenv("MEDPERF_HOME", str(tmp_path / "medperf"))
         site.home = Home.at(peer.url)
         site.journal = Journal(site.home.journal)
+        Preferences(platform="sandbox").save(site.home.preferences)
         with Gateway(site.home) as gateway:
             gateway.login("ada", "test")
         yield answering

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from containers.small import sandbox_only
 from medperf import tasks
-from medperf.engines.sandbox import SandboxEngine
 from medperf.errors import StorageFailed, UsageError
 from medperf.home import Home
 from medperf.journal import CLIENT_GONE, Client, Journal, Run, RunState
@@ -109,10 +109,10 @@ def test_a_process_id_that_came_back_is_another_client() -> None:
     assert not replace(this, boot_id="another boot").is_alive()
 
 
-def said(home: Home, journal: Journal, engine: SandboxEngine) -> list[str]:
+def said(home: Home, journal: Journal) -> list[str]:
     """What the next command says of what earlier ones left, having ended and removed it."""
     lines: list[str] = []
-    end_left_over(home, journal, engine, say=lines.append)
+    end_left_over(home, journal, sandbox_only(home), say=lines.append)
     return lines
 
 
@@ -126,20 +126,19 @@ def test_the_next_command_ends_what_a_killed_client_left_and_keeps_its_log(home:
     # As a container could leave it.
     (folder / "work/output_path").chmod(0o000)
     (folder / "task.log").write_text("said")
-    engine = SandboxEngine(home.environments)
     try:
-        assert said(home, journal, engine) == []
+        assert said(home, journal) == []
         assert (folder / "work").is_dir()
     finally:
         kill(process)
 
-    (line,) = said(home, journal, engine)
+    (line,) = said(home, journal)
 
     assert "in the middle of" in line
     assert (journal.find(run_id).state, journal.find(run_id).cause) == (RunState.FAILED, CLIENT_GONE)
     assert [path.name for path in folder.iterdir()] == ["task.log"]
     assert (folder / "task.log").read_text() == "said"
-    assert said(home, journal, engine) == []
+    assert said(home, journal) == []
 
 
 def test_outputs_that_a_killed_client_had_lent_are_removed_though_its_run_was_done(home: Home) -> None:
@@ -148,13 +147,12 @@ def test_outputs_that_a_killed_client_had_lent_are_removed_though_its_run_was_do
     work = home.runs / run_id / "work"
     work.mkdir(parents=True)
     journal.ended(run_id, RunState.DONE, cause=None, exit_code=0)
-    engine = SandboxEngine(home.environments)
     try:
-        said(home, journal, engine)
+        said(home, journal)
         assert work.is_dir()
     finally:
         kill(process)
-    said(home, journal, engine)
+    said(home, journal)
     assert not work.exists()
 
 
@@ -173,7 +171,7 @@ def test_however_deep_a_container_wrote_it_is_removed(home: Home) -> None:
     os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=deepest))
     os.close(deepest)
     kill(process)
-    said(home, journal, SandboxEngine(home.environments))
+    said(home, journal)
     assert list((home.runs / run_id).iterdir()) == []
 
 
@@ -187,16 +185,20 @@ def test_two_commands_at_once_both_find_what_was_left_behind_in_order(home: Home
         "from pathlib import Path\n"
         "from medperf.home import Home\n"
         "from medperf.journal import Journal\n"
-        "from medperf.engines.sandbox import SandboxEngine\n"
+        "from containers.small import sandbox_only\n"
         "from medperf.tasks import end_left_over\n"
         "home = Home(sys.argv[1], Path(sys.argv[2]))\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
-        "end_left_over(home, Journal(home.journal), SandboxEngine(home.environments), say=lambda text: None)\n"
+        "end_left_over(home, Journal(home.journal), sandbox_only(home), say=lambda text: None)\n"
     )
     command = [sys.executable, "-c", code, home.server, str(home.root)]
     pipe = subprocess.PIPE
-    both = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    both = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
+        for _ in range(2)
+    ]
     for one in both:
         assert one.stdout
         assert one.stdout.readline() == "ready\n"
@@ -216,7 +218,7 @@ def test_only_so_many_ended_runs_are_kept(home: Home, monkeypatch: pytest.Monkey
     kill(process)
     (home.runs / old).mkdir()
     runs = [open_run(journal) for _ in range(3)]
-    said(home, journal, SandboxEngine(home.environments))
+    said(home, journal)
     # The oldest of the living client stays: it may still be lending its outputs.
     assert {run.id for run in journal.runs()} == {run.id for run in runs}
     assert not (home.runs / old).exists()

@@ -26,7 +26,7 @@ import medperf
 from medperf.engines.outputs import remove_tree
 from medperf.engines.process import SandboxProcess
 
-DRIVER = Path(__file__).with_name("sandbox_driver.py")
+DRIVER = Path(__file__).with_name("engine_driver.py")
 # A user of the machine that is nobody's, and of this test process alone: its processes are counted.
 PLAIN_USER = 1_900_000_000 + os.getpid()
 MIB = 1024**2

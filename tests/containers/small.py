@@ -14,7 +14,7 @@ from typing import Any
 from medperf.assets import Assets
 from medperf.containers import LocalContainer, fetch_container
 from medperf.engines.base import Limits
-from medperf.engines.sandbox import SandboxEngine
+from medperf.engines.choice import Engines, Platform
 from medperf.home import Home
 from medperf.journal import Journal
 from medperf.manifest import Role
@@ -177,6 +177,22 @@ def _archive(name: str, content: bytes) -> bytes:
     return packed.getvalue()
 
 
+def sandbox_only(home: Home) -> Engines:
+    """The engines of a person who wants the sandbox."""
+
+    def agree(why: str) -> None:
+        raise AssertionError(f"nothing is left to be asked: {why}")
+
+    return Engines(
+        platform=Platform.SANDBOX,
+        home=home.root,
+        packages_root=home.environments,
+        agree=agree,
+        on_line=lambda _line: None,
+        say=lambda _text: None,
+    )
+
+
 class Site:
     """A data owner's machine: a local folder, a runner with the real sandbox, raw data, containers."""
 
@@ -200,7 +216,7 @@ class Site:
     def runner(self, *, wall_seconds: float = 30.0) -> Runner:
         """The runner of a new command."""
         limits = Limits(wall_seconds=wall_seconds, memory_bytes=512 * 1024**2)
-        return Runner(self.home, self.journal, SandboxEngine(self.home.environments), self.lines.append, limits)
+        return Runner(self.home, self.journal, sandbox_only(self.home).choose, self.lines.append, limits)
 
     def container(self, number: int, role: Role, *, fault: str = "") -> LocalContainer:
         """A small container, registered and brought here."""

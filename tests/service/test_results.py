@@ -569,7 +569,8 @@ def test_a_result_says_why_its_engine_was_chosen_and_none_is_made_up(peer: Peer)
 
 def test_results_of_the_first_schema_are_kept_stay_final_and_go_on_being_inserted(tmp_path: Path) -> None:
     old = ", ".join(column.name for column in results.columns if column.name != "engine_reason")
-    insert_old = f"INSERT INTO results ({old}) VALUES ({{}}, 1, 1, 4, {{}}, 0, '{{{{}}}}', 'sandbox', 'e', '4', 'c', 1, 2, 3)"
+    values = "{}, 1, 1, 4, {}, 0, '{{}}', 'sandbox', 'e', '4', 'c', 1, 2, 3"
+    insert_old = f"INSERT INTO results ({old}) VALUES ({values})"
 
     async def work() -> list[str]:
         database = Database(f"sqlite+aiosqlite:///{tmp_path / 'results.db'}", service="results")

@@ -40,7 +40,11 @@ def test_version_two_makes_one_group_beside_its_own(tmp_path: Path, monkeypatch:
     (tmp_path / "user.slice" / "cgroup.subtree_control").write_text("memory pids")
     (tmp_path / "cgroup.subtree_control").write_text("cpu memory pids")
     cgroup = make_cgroup(
-        "run/1", memory_bytes=1000, processes=50, hierarchies=[Hierarchy(2, frozenset(), tmp_path, scope)]
+        "run/1",
+        memory_bytes=1000,
+        processes=50,
+        cpus=None,
+        hierarchies=[Hierarchy(2, frozenset(), tmp_path, scope)],
     )
     assert cgroup.memory == cgroup.processes
     assert cgroup.memory
@@ -61,7 +65,7 @@ def test_where_no_group_can_be_made_there_is_none(tmp_path: Path) -> None:
         Hierarchy(2, frozenset(), tmp_path, own),
         Hierarchy(1, frozenset({"memory"}), tmp_path, own),
     ):
-        cgroup = make_cgroup("run", memory_bytes=1, processes=1, hierarchies=[hierarchy])
+        cgroup = make_cgroup("run", memory_bytes=1, processes=1, cpus=None, hierarchies=[hierarchy])
         assert (cgroup.memory, cgroup.processes) == (None, None)
         assert not cgroup.killed_for_memory()
         assert not cgroup.refused_a_process()
@@ -74,7 +78,11 @@ def test_groups_of_clients_that_were_killed_are_swept(tmp_path: Path) -> None:
     living = tmp_path / "medperf-1-current"
     living.mkdir()
     make_cgroup(
-        "run", memory_bytes=1, processes=1, hierarchies=[Hierarchy(1, frozenset({"pids"}), tmp_path, tmp_path)]
+        "run",
+        memory_bytes=1,
+        processes=1,
+        cpus=None,
+        hierarchies=[Hierarchy(1, frozenset({"pids"}), tmp_path, tmp_path)],
     )
     assert not stale.exists()
     assert living.exists()

@@ -7,14 +7,14 @@ from types import MappingProxyType
 import pytest
 
 from medperf.engines.base import Cause, Limits, Mount, Outcome, TaskSpec, failure
-from medperf.engines.confinement import Confinement, Machine, bubblewrap_command, confine
+from medperf.engines.bubblewrap import Layout, Machine, bubblewrap_command, lay_out
+from medperf.engines.confinement import Caller, confine
 from medperf.engines.machine import remedy
 from medperf.errors import EngineUnavailable
 from medperf.manifest.model import Sandbox
 
 MACHINE = Machine(
-    uid=1000,
-    id_ranges=((0, 2**32 - 1),),
+    caller=Caller(1000, 1000, ((0, 2**32 - 1),)),
     home=Path("/home/ana"),
     bubblewrap=Path("/usr/bin/bwrap"),
     bubblewrap_version=(0, 8, 0),
@@ -39,12 +39,16 @@ SPEC = TaskSpec(
 )
 
 
-def confined(machine: Machine = MACHINE, spec: TaskSpec = SPEC, packages: Path | None = None) -> Confinement:
-    return confine(spec, machine, packages=packages, scratch=Path("/scratch"))
+ROOT = Caller(0, 0, MACHINE.caller.id_ranges)
 
 
-def command(confinement: Confinement) -> str:
-    return " ".join(bubblewrap_command(confinement, status_descriptor=9))
+def confined(machine: Machine = MACHINE, spec: TaskSpec = SPEC, packages: Path | None = None) -> Layout:
+    confinement = confine(spec, machine.caller)
+    return lay_out(spec, confinement, machine, packages=packages, scratch=Path("/scratch"))
+
+
+def command(layout: Layout) -> str:
+    return " ".join(bubblewrap_command(layout, status_descriptor=9))
 
 
 def test_the_whole_command_line_of_a_task() -> None:
@@ -57,8 +61,8 @@ def test_the_whole_command_line_of_a_task() -> None:
         "--ro-bind /store/packages /mlcube_packages --ro-bind /store/code /mlcube_code "
         "--ro-bind /data/images /mlcube_io0 --bind /runs/1/output_path /mlcube_io1 "
         "--remount-ro /dev --remount-ro / "
-        "--setenv MODE fast --setenv PATH /usr/bin:/usr/bin:/bin --setenv HOME /tmp --setenv LANG C.UTF-8 "
-        "--setenv TMPDIR /tmp --setenv USER container --setenv PYTHONUNBUFFERED 1 "
+        "--setenv MODE fast --setenv PATH /usr/bin:/usr/bin:/bin --setenv HOME /tmp "
+        "--setenv TMPDIR /tmp --setenv USER container --setenv LANG C.UTF-8 --setenv PYTHONUNBUFFERED 1 "
         "--setenv PYTHONDONTWRITEBYTECODE 1 --setenv PYTHONNOUSERSITE 1 --setenv PYTHONPATH /mlcube_packages "
         "--chdir /mlcube_code "
         "-- /usr/bin/python3.11 main.py infer --data_path=/mlcube_io0 --output_path=/mlcube_io1"
@@ -110,22 +114,21 @@ def test_folders_that_are_not_links_into_usr_are_shown_read_only() -> None:
 
 
 def test_root_gives_each_run_an_unprivileged_user_of_its_own() -> None:
-    root = dataclasses.replace(MACHINE, uid=0)
-    ids = {confined(root, dataclasses.replace(SPEC, run_id=f"run{number}")).real_id for number in range(50)}
+    root = dataclasses.replace(MACHINE, caller=ROOT)
+    ids = {confine(dataclasses.replace(SPEC, run_id=f"run{number}"), ROOT).real_id for number in range(50)}
     assert len(ids) == 50
     assert all(2_000_000_000 <= number < 2_100_000_000 for number in ids if number)
     assert None not in ids
     # The launcher binds what that user may not reach to places of its own.
     assert "--ro-bind /tmp/1 /mlcube_io0 --bind /tmp/2 /mlcube_io1" in command(confined(root))
-    assert confined().real_id is None
+    assert confine(SPEC, MACHINE.caller).real_id is None
 
 
 def test_root_of_a_rootless_container_gives_an_id_that_it_has() -> None:
-    root = dataclasses.replace(MACHINE, uid=0, id_ranges=((0, 1), (1, 65536)))
-    real_id = confined(root).real_id
+    real_id = confine(SPEC, Caller(0, 0, ((0, 1), (1, 65536)))).real_id
     assert real_id is not None
     assert 32768 < real_id <= 65536
-    assert confined(dataclasses.replace(MACHINE, uid=0, id_ranges=((0, 1),))).real_id is None
+    assert confine(SPEC, Caller(0, 0, ((0, 1),))).real_id is None
 
 
 def test_an_older_bubblewrap_gets_only_what_it_knows() -> None:
@@ -144,7 +147,7 @@ def test_a_container_without_a_sandbox_section_is_refused() -> None:
 
 
 def test_a_confinement_cannot_be_changed() -> None:
-    confinement = confined()
+    confinement = confine(SPEC, MACHINE.caller)
     with pytest.raises(dataclasses.FrozenInstanceError):
         confinement.real_id = 0  # type: ignore[misc]
     with pytest.raises(TypeError):

@@ -9,12 +9,12 @@ import click
 
 from .benchmark_views import ls, view
 from .dataset import DATA_UID_HELP
+from .engines import How, how_options
 from .listing import silent_yes_option
 from .session import Session, pass_session
-from .work import time_limit_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from medperf.containers import LocalContainer
     from medperf.datasets import LocalDataset
@@ -63,7 +63,7 @@ class Outcome:
     is_flag=True,
     help="Where a model fails after writing some predictions, compute a partial result from them.",
 )
-@time_limit_option
+@how_options
 @silent_yes_option
 @pass_session
 def run(
@@ -71,7 +71,7 @@ def run(
     benchmark_id: int,
     data_uid: str,
     ignore_model_errors: bool,
-    time_limit_seconds: float | None,
+    how: How,
 ) -> None:
     """Run every model of a benchmark on a dataset. Nothing is sent."""
     from medperf.datasets import alone_with, find_dataset
@@ -86,7 +86,7 @@ def run(
         dataset_id = registered_id(chosen)
         association = approved_association(gateway, benchmark_id, dataset_id)
         due = _due(session, benchmark_id, dataset_id, association.id)
-        work = Work.begin(session, Progress(len(due)), time_limit_seconds)
+        work = Work.begin(session, Progress(len(due)), how)
         metrics_id = benchmark_view(gateway, benchmark_id).metrics_id
         outcomes = _run_all(work, chosen, benchmark_id, due, metrics_id, ignore_model_errors=ignore_model_errors)
     report(outcomes)
@@ -118,10 +118,15 @@ def _run_all(
     ignore_model_errors: bool,
 ) -> list[Outcome]:
     """Bring every container here, then run model after model; one that fails does not stop the others."""
+    from medperf.evaluation import is_evaluated
     from medperf.manifest import Role
 
     metrics = work.container(metrics_id, Role.METRICS)
-    models = {model_id: _fetched(work, model_id) for model_id in model_ids}
+
+    def is_done(model: LocalContainer) -> bool:
+        return is_evaluated(work.session.home, dataset, model, metrics, partial_is_enough=ignore_model_errors)
+
+    models = {model_id: _fetched(work, model_id, metrics, is_done) for model_id in model_ids}
     outcomes = []
     for model_id, model in models.items():
         if isinstance(model, Outcome):
@@ -139,8 +144,18 @@ def _run_all(
     return outcomes
 
 
-def _fetched(work: Work, model_id: int) -> LocalContainer | Outcome:
-    from medperf.errors import BadManifest, IntegrityError, Refused, ServerUnreachable, UsageError
+def _fetched(
+    work: Work, model_id: int, metrics: LocalContainer, is_done: Callable[[LocalContainer], bool]
+) -> LocalContainer | Outcome:
+    """A model, ready to run, with engines for it and the metrics unless it ran before; or why it is not."""
+    from medperf.errors import (
+        BadManifest,
+        EngineUnavailable,
+        IntegrityError,
+        Refused,
+        ServerUnreachable,
+        UsageError,
+    )
     from medperf.manifest import Role
 
     try:
@@ -149,8 +164,11 @@ def _fetched(work: Work, model_id: int) -> LocalContainer | Outcome:
         _tell(model_id, error)
         return Outcome(model_id, error=error)
     try:
-        return work.bring(registered, Role.MODEL)
-    except (BadManifest, IntegrityError, Refused, ServerUnreachable, UsageError) as error:
+        model = work.bring(registered, Role.MODEL)
+        if not is_done(model):
+            work.choose_engines(model, metrics)
+        return model
+    except (BadManifest, EngineUnavailable, IntegrityError, Refused, ServerUnreachable, UsageError) as error:
         _tell(model_id, error)
         return Outcome(model_id, error=error)
 

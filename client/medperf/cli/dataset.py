@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from .dataset_views import ls, view
+from .engines import How, how_options
 from .listing import silent_yes_option
 from .prompts import confirm, show_before_sending, yes_option
 from .session import Session, pass_session
-from .work import time_limit_option
 
 if TYPE_CHECKING:
     from medperf.datasets import LocalDataset
@@ -47,7 +47,7 @@ dataset.add_command(view)
 @click.option(
     "--benchmark", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
 )
-@time_limit_option
+@how_options
 @silent_yes_option
 @pass_session
 def create(
@@ -58,7 +58,7 @@ def create(
     data_path: Path,
     labels_path: Path,
     benchmark_id: int,
-    time_limit_seconds: float | None,
+    how: How,
 ) -> None:
     """Prepare data with a benchmark's preparation container. Nothing is sent."""
     from medperf.datasets import Description, local_datasets, prepare
@@ -70,9 +70,10 @@ def create(
 
     progress = Progress(4)
     names = {dataset.generated_uid: dataset.name for dataset in local_datasets(session.home)}
-    work = Work.begin(session, progress, time_limit_seconds)
+    work = Work.begin(session, progress, how)
     benchmark = benchmark_view(work.gateway, benchmark_id)
     container = work.container(benchmark.preparation_id, Role.PREPARATION)
+    work.choose_engines(container)
     click.echo(f"Preparing with container {container.id} ({container.name})", err=True)
     made = prepare(
         work.runner,
@@ -126,12 +127,10 @@ def submit(session: Session, data_uid: str, yes: bool) -> None:
     "--benchmark_uid", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
 )
 @click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
-@time_limit_option
+@how_options
 @yes_option
 @pass_session
-def associate(
-    session: Session, benchmark_id: int, data_uid: str, time_limit_seconds: float | None, yes: bool
-) -> None:
+def associate(session: Session, benchmark_id: int, data_uid: str, how: How, yes: bool) -> None:
     """Ask to take part in a benchmark, after its reference model has run on the data."""
     from medperf.datasets import alone_with, find_dataset
     from medperf.errors import Refused
@@ -148,7 +147,7 @@ def associate(
         registered_id,
     )
 
-    work = Work.begin(session, Progress(1), time_limit_seconds)
+    work = Work.begin(session, Progress(1), how)
     chosen = find_dataset(session.home, data_uid)
     with alone_with(session.home, chosen):
         dataset_id = registered_id(chosen)
@@ -179,7 +178,7 @@ def associate(
 
 def _compatibility_test(work: Work, dataset: LocalDataset, benchmark: BenchmarkView) -> Evaluation:
     """Run the benchmark's reference model and metrics on the data, and keep the result under its name."""
-    from medperf.evaluation import evaluate
+    from medperf.evaluation import evaluate, is_evaluated
     from medperf.manifest import Role
     from medperf.results import name_result
 
@@ -187,6 +186,8 @@ def _compatibility_test(work: Work, dataset: LocalDataset, benchmark: BenchmarkV
 
     model = work.container(benchmark.reference_model_id, Role.MODEL)
     metrics = work.container(benchmark.metrics_id, Role.METRICS)
+    if not is_evaluated(work.session.home, dataset, model, metrics):
+        work.choose_engines(model, metrics)
     with work.progress.step(f"reference model {model.id} · {model.name}"):
         evaluated = evaluate(
             work.runner,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from medperf.errors import NotApproved, Refused, UsageError
 
+from .engines import How, make_engines
 from .tables import printable
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     from .progress import Progress
     from .session import Session
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _STEPS = {
     "hash": "checking that the prepared data is as it was prepared",
@@ -45,20 +41,18 @@ class Work:
     progress: Progress
 
     @classmethod
-    def begin(cls, session: Session, progress: Progress, time_limit_seconds: float | None) -> Work:
+    def begin(cls, session: Session, progress: Progress, how: How) -> Work:
         """Make ready to run containers, and first end what earlier commands that died left behind."""
-        from medperf.engines.base import Limits
-        from medperf.engines.sandbox import SandboxEngine
         from medperf.journal import Journal
         from medperf.tasks import Runner, end_left_over
 
         session.progress = progress
         gateway = session.gateway
         journal = Journal(session.home.journal)
-        engine = SandboxEngine(session.home.environments)
-        end_left_over(session.home, journal, engine, say=lambda text: click.echo(printable(text), err=True))
-        limits = Limits() if time_limit_seconds is None else Limits(wall_seconds=time_limit_seconds)
-        return cls(session, gateway, Runner(session.home, journal, engine, progress.line, limits), progress)
+        engines = make_engines(session, how, progress.line)
+        end_left_over(session.home, journal, engines, say=lambda text: click.echo(printable(text), err=True))
+        runner = Runner(session.home, journal, engines.choose, progress.line, how.limits(), how.root_is_writable)
+        return cls(session, gateway, runner, progress)
 
     def tell(self, step: str) -> None:
         """Say which step of an evaluation begins."""
@@ -87,16 +81,10 @@ class Work:
         )
         return fetch_container(view, role=role, home=self.session.home, assets=assets)
 
-
-def time_limit_option(command: Callable[P, R]) -> Callable[P, R]:
-    """Add `--time_limit`, given to the command as `time_limit_seconds`."""
-    return click.option(
-        "--time_limit",
-        "time_limit_seconds",
-        type=click.FloatRange(min=1),
-        metavar="SECONDS",
-        help="How long one task of a container may take; a day unless given.",
-    )(command)
+    def choose_engines(self, *containers: LocalContainer) -> None:
+        """Choose what runs these, before the work begins: somebody may be asked, and images may have to come."""
+        for container in containers:
+            self.runner.choose(container.runnable)
 
 
 def benchmark_view(gateway: Gateway, benchmark_id: int) -> BenchmarkView:

@@ -15,7 +15,18 @@ from medperf.engines.mounts import Mount
 from medperf.errors import ContainerFailed
 from medperf.manifest.model import Sandbox
 
-__all__ = ["Cause", "Engine", "Limits", "Mount", "Outcome", "State", "TaskSpec", "failure"]
+__all__ = [
+    "CannotStart",
+    "Cause",
+    "Engine",
+    "Image",
+    "Limits",
+    "Mount",
+    "Outcome",
+    "State",
+    "TaskSpec",
+    "failure",
+]
 
 _GIB = 1024**3
 
@@ -31,6 +42,8 @@ class Limits:
 
     # Wall-clock time from the start. Inference on a large test set takes hours; a day means that it hangs.
     wall_seconds: float = 24 * 3600
+    # Processors' worth of time; None is all that the machine has.
+    cpus: float | None = None
     memory_bytes: int = field(default_factory=_default_memory_bytes)
     # Processes and threads together: a numerical library starts one thread a core, in each worker.
     processes: int = 1024
@@ -39,6 +52,14 @@ class Limits:
     # /tmp and /dev/shm, each; they are memory.
     tmp_bytes: int = 1 * _GIB
     log_bytes: int = 16 * 1024**2
+
+
+@dataclass(frozen=True)
+class Image:
+    """A container's image: the name in its manifest, and the registered SHA-256 that says which it is."""
+
+    name: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -57,8 +78,13 @@ class TaskSpec:
     log: Path
     limits: Limits = field(default_factory=Limits)
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    image: str | None = None
-    gpus: int = 0
+    image: Image | None = None
+    # Replaces the image's own program; the sandbox has its own.
+    entrypoint: str | None = None
+    # Of /dev/shm, where the manifest asks for more than `tmp_bytes`.
+    shm_bytes: int | None = None
+    # Whether an image may write to a throwaway layer over its own files: only where a person agreed.
+    root_is_writable: bool = False
 
     def outputs(self) -> tuple[Path, ...]:
         """The host folders that the container may write to."""
@@ -77,6 +103,10 @@ class Cause(StrEnum):
     ENGINE_GONE = "engine_gone"
 
 
+class CannotStart(ContainerFailed):
+    """The image's own program cannot be started."""
+
+
 class State(StrEnum):
     """What an engine knows of a run that it was asked to start."""
 
@@ -91,6 +121,8 @@ class Outcome:
     cause: Cause
     exit_code: int | None
     seconds: float
+    # What the engine knows that may help, as a sentence.
+    advice: str = ""
 
     @property
     def succeeded(self) -> bool:
@@ -121,6 +153,11 @@ class Engine(Protocol):
     def stop(self, run_id: str) -> None:
         """End the run now; its outcome is CANCELLED. Does nothing for a run that has ended or is unknown."""
 
+    def discard(self, run_id: str) -> None:
+        """End the run, whoever started it, and leave nothing of it. Raises EngineUnavailable where the engine does
+        not answer: then it is tried again by the next command.
+        """
+
 
 _LIMIT_HINTS = {
     Cause.TIME_LIMIT: ("ran longer than its limit of {limits.wall_seconds:,.0f} s", "Give it more time"),
@@ -143,6 +180,8 @@ def failure(spec: TaskSpec, outcome: Outcome) -> ContainerFailed:
     else:
         said = "was stopped" if outcome.cause is Cause.CANCELLED else "was lost: its engine ended"
         hint = f"Run the same command again. {log_hint}"
+    if outcome.advice:
+        hint = f"{outcome.advice} {hint}"
     lines = last_lines(spec.log)
     tail = "\n  its last lines:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
     return ContainerFailed(f"The task {spec.task!r} {said}{tail}", hint=hint)

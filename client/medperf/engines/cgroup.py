@@ -1,4 +1,4 @@
-"""A cgroup for one run, version 1 or 2: it bounds memory and processes of the whole tree.
+"""A cgroup for one run, version 1 or 2: it bounds memory, processes and processor time of the whole tree.
 
 Made where the caller may make one; a machine where that is not so has the watcher (`watch`) instead.
 """
@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ _PREFIX = "medperf-"
 _REMOVAL_SECONDS = 5.0
 # bubblewrap's own: the process that waits outside, and the first one inside.
 OVERHEAD_PROCESSES = 2
+# The kernel's own default.
+_CPU_PERIOD_MICROS = 100_000
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,11 @@ class Hierarchy:
 
 @dataclass(frozen=True)
 class Cgroup:
-    """The folders of one run; either may be missing. In version 2 they are the same one."""
+    """The folders of one run; each may be missing. In version 2 they are the same one."""
 
-    memory: Path | None
-    processes: Path | None
+    memory: Path | None = None
+    processes: Path | None = None
+    cpu: Path | None = None
 
     def add(self, pid: int) -> None:
         for folder in self._folders():
@@ -73,10 +77,12 @@ class Cgroup:
                     time.sleep(0.01)
 
     def _folders(self) -> list[Path]:
-        return list(dict.fromkeys(folder for folder in (self.memory, self.processes) if folder))
+        return list(dict.fromkeys(folder for folder in (self.memory, self.processes, self.cpu) if folder))
 
 
-def make_cgroup(run_id: str, *, memory_bytes: int, processes: int, hierarchies: list[Hierarchy]) -> Cgroup:
+def make_cgroup(
+    run_id: str, *, memory_bytes: int, processes: int, cpus: float | None, hierarchies: list[Hierarchy]
+) -> Cgroup:
     """A group for one run; without a folder for what cannot be bounded by a cgroup here."""
     # The name says whose it is: a client that was killed cannot remove it.
     name = f"{_PREFIX}{os.getpid()}-{re.sub(r'[^A-Za-z0-9]', '', run_id)[:40]}"
@@ -89,7 +95,26 @@ def make_cgroup(run_id: str, *, memory_bytes: int, processes: int, hierarchies: 
         {1: {"memory.memsw.limit_in_bytes": memory_bytes}, 2: {"memory.swap.max": 0}},
     )
     count = processes + OVERHEAD_PROCESSES
-    return Cgroup(memory, _make(name, "pids", hierarchies, {1: {"pids.max": count}, 2: {"pids.max": count}}, {}))
+    pids = _make(name, "pids", hierarchies, {1: {"pids.max": count}, 2: {"pids.max": count}}, {})
+    if cpus is None:
+        return Cgroup(memory, pids)
+    quota = round(cpus * _CPU_PERIOD_MICROS)
+    if memory is not None and (memory / "memory.max").exists():
+        # Version 2: a process is in one group, so that its share is written there or nowhere.
+        return Cgroup(
+            memory, pids, memory if _written(memory / "cpu.max", f"{quota} {_CPU_PERIOD_MICROS}") else None
+        )
+    share = {1: {"cpu.cfs_period_us": _CPU_PERIOD_MICROS, "cpu.cfs_quota_us": quota}}
+    return Cgroup(memory, pids, _make(name, "cpu", [one for one in hierarchies if one.version == 1], share, {}))
+
+
+def _written(file: Path, value: str) -> bool:
+    try:
+        # Where the controller is not handed on, there is no such file, and none can be made.
+        file.write_text(value)
+    except OSError:
+        return False
+    return True
 
 
 def read_hierarchies() -> list[Hierarchy]:
@@ -124,8 +149,8 @@ def _make(
     name: str,
     controller: str,
     hierarchies: list[Hierarchy],
-    limits: dict[int, dict[str, int]],
-    limits_if_there: dict[int, dict[str, int]],
+    limits: Mapping[int, Mapping[str, int]],
+    limits_if_there: Mapping[int, Mapping[str, int]],
 ) -> Path | None:
     for hierarchy in hierarchies:
         for parent in hierarchy.parents(controller):

@@ -1,7 +1,7 @@
-"""What a container may do, as one value; and that value as bubblewrap's command line.
+"""What a container may do, as one value, the same for every engine.
 
-Pure: facts about the machine come in, nothing is looked up here. Each line is attacked from inside by
-tests/client/test_sandbox.py.
+Pure: facts about the caller come in, nothing is looked up here. Each engine turns the value into its own words
+(`bubblewrap`, `docker_options`); each line is attacked from inside by tests/client/test_confinement_attacks.py.
 """
 
 from __future__ import annotations
@@ -9,188 +9,69 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from medperf.engines.base import Limits, TaskSpec
 from medperf.engines.mounts import Mount
-from medperf.errors import EngineUnavailable
 
-CODE = PurePosixPath("/mlcube_code")
-PACKAGES = PurePosixPath("/mlcube_packages")
-USR = PurePosixPath("/usr")
-# The user and group that the container sees itself as.
-INSIDE_ID = 65534
-OLDEST_BUBBLEWRAP = (0, 4, 0)
-_HAS_SIZE = (0, 7, 0)
-_HAS_DISABLE_USERNS = (0, 8, 0)
 # Ids that no distribution, container engine or systemd gives to anyone; one for each concurrent run, because
 # the kernel counts RLIMIT_NPROC by real user id.
 _UNUSED_IDS = range(2_000_000_000, 2_100_000_000)
 _EVERY_ID = (0, 2**32 - 1)
-# What the launcher puts each bind's source at when it starts as root; bubblewrap needs /tmp itself.
-STAGE = PurePosixPath("/tmp")  # noqa: S108 - a tmpfs of the launcher's own mount namespace
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Facts that decide how a container is confined here."""
+class Caller:
+    """Who starts a container."""
 
     uid: int
+    gid: int
     # (first id, count) for each range of user ids that this process may use: /proc/self/uid_map
     id_ranges: tuple[tuple[int, int], ...]
-    home: Path
-    bubblewrap: Path
-    bubblewrap_version: tuple[int, ...]
-    # Links resolved.
-    interpreter: Path
-    base_prefix: Path
-    # /lib, /lib64, /bin, …: the link's target, or None for a real folder
-    top_folders: Mapping[str, str | None]
-    # The loader's own files, as /etc/ld.so.cache.
-    loader_files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class Confinement:
     """Everything that a container may see and do."""
 
-    bubblewrap: Path
-    command: tuple[str, ...]
-    # Host paths that every container sees, read-only.
-    system: tuple[Mount, ...]
-    # (target, path): how /lib and the like lead into /usr
-    links: tuple[tuple[str, str], ...]
-    # Host paths of this run, in the order in which they are mounted.
+    # Of the host's files it sees these: its inputs, read-only, and its declared outputs.
     mounts: tuple[Mount, ...]
-    # Folders in memory -> their size in bytes; empty where bubblewrap cannot bound them
+    # Its writable folders in memory -> their size in bytes. HOME is one of them.
     memory_folders: Mapping[str, int]
+    # What it is told, over what its image says itself.
     environment: Mapping[str, str]
-    folder: PurePosixPath
-    # The real user id of its processes; None leaves the caller's own.
+    # The real user and group of its processes; None is the caller's own, who is not root.
     real_id: int | None
-    may_nest_namespaces: bool
     limits: Limits
+    has_network: bool = False
+    # Whether it may write to a throwaway layer over its own files: only where a person agreed.
+    root_is_writable: bool = False
+    capabilities: frozenset[str] = frozenset()
+    may_gain_privileges: bool = False
 
-    @property
-    def largest_file_bytes(self) -> int:
-        return max(self.limits.output_bytes, self.limits.tmp_bytes)
 
-
-def confine(spec: TaskSpec, machine: Machine, *, packages: Path | None, scratch: Path) -> Confinement:
-    """The confinement of `spec` on `machine`.
-
-    `packages` is the folder of the sandbox's packages. `scratch` is a fresh folder of the run on disk, used as
-    /tmp where bubblewrap cannot bound one in memory (before 0.7); the engine counts it as output.
-    """
-    if spec.sandbox is None:
-        raise EngineUnavailable(
-            "This container has no sandbox section: it can only run as an image",
-            hint="Use a machine with a container engine, or ask its owner for a sandbox section.",
-        )
-    if machine.bubblewrap_version < OLDEST_BUBBLEWRAP:
-        raise EngineUnavailable(
-            f"bubblewrap {'.'.join(map(str, machine.bubblewrap_version))} is too old",
-            hint="Install bubblewrap 0.4 or later; 0.8 or later is best.",
-        )
-    bounded = machine.bubblewrap_version >= _HAS_SIZE
-    interpreter_mounts = _interpreter_mounts(machine)
-    own = [*interpreter_mounts]
-    if packages is not None:
-        own.append(Mount(packages, PACKAGES, writable=False))
-    if spec.code is not None:
-        own.append(Mount(spec.code, CODE, writable=False))
-    if not bounded:
-        own.append(Mount(scratch, PurePosixPath("/tmp"), writable=True))  # noqa: S108 - the container's own
-    memory = {"/dev/shm": spec.limits.tmp_bytes, "/tmp": spec.limits.tmp_bytes} if bounded else {}  # noqa: S108
-    program = spec.sandbox.command
+def confine(spec: TaskSpec, caller: Caller) -> Confinement:
+    """The confinement of `spec` for whoever starts it."""
+    memory = {"/dev/shm": spec.shm_bytes or spec.limits.tmp_bytes, "/tmp": spec.limits.tmp_bytes}  # noqa: S108
+    own = {"HOME": "/tmp", "TMPDIR": "/tmp", "USER": "container"}  # noqa: S108 - the container's own
     return Confinement(
-        bubblewrap=machine.bubblewrap,
-        command=(*_program(program, machine), *spec.arguments),
-        system=_system_mounts(machine),
-        links=tuple((target, f"/{name}") for name, target in machine.top_folders.items() if target),
-        mounts=(*own, *spec.mounts),
+        mounts=spec.mounts,
         memory_folders=MappingProxyType(memory),
-        environment=MappingProxyType({**spec.environment, **_environment(machine, packages is not None)}),
-        folder=CODE if spec.code is not None else PurePosixPath("/"),
-        real_id=_real_id(spec.run_id, machine) if machine.uid == 0 else None,
-        may_nest_namespaces=machine.bubblewrap_version < _HAS_DISABLE_USERNS,
+        environment=MappingProxyType({**spec.environment, **own}),
+        real_id=_real_id(spec.run_id, caller) if caller.uid == 0 else None,
         limits=spec.limits,
+        root_is_writable=spec.root_is_writable,
     )
 
 
-def bubblewrap_command(confinement: Confinement, *, status_descriptor: int) -> tuple[str, ...]:
-    """The command line; where the confinement has a real id, sources are those that the launcher stages."""
-    words = ["--unshare-all", "--unshare-user", "--cap-drop", "ALL"]
-    words += ["--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", "container"]
-    words += ["--die-with-parent", "--new-session", "--json-status-fd", str(status_descriptor)]
-    if not confinement.may_nest_namespaces:
-        words.append("--disable-userns")
-    for mount in confinement.system:
-        words += ["--ro-bind", str(mount.host), str(mount.inside)]
-    for target, path in confinement.links:
-        words += ["--symlink", target, path]
-    words += ["--proc", "/proc", "--dev", "/dev"]
-    for path, size in confinement.memory_folders.items():
-        words += ["--size", str(size), "--tmpfs", path]
-    for place, mount in enumerate(confinement.mounts):
-        source = mount.host if confinement.real_id is None else STAGE / str(place)
-        words += ["--bind" if mount.writable else "--ro-bind", str(source), str(mount.inside)]
-    # Both are file systems in memory without a bound of their own.
-    words += ["--remount-ro", "/dev", "--remount-ro", "/"]
-    for name, value in confinement.environment.items():
-        words += ["--setenv", name, value]
-    words += ["--chdir", str(confinement.folder), "--", *confinement.command]
-    return (str(confinement.bubblewrap), *words)
-
-
-def _program(command: tuple[str, ...], machine: Machine) -> tuple[str, ...]:
-    first = str(machine.interpreter) if command[0] in ("python", "python3") else command[0]
-    return (first, *command[1:])
-
-
-def _system_mounts(machine: Machine) -> tuple[Mount, ...]:
-    real_folders = (Path("/") / name for name, target in machine.top_folders.items() if target is None)
-    hosts = (Path(USR), *real_folders, *machine.loader_files)
-    return tuple(Mount(host, PurePosixPath(host), writable=False) for host in hosts)
-
-
-def _interpreter_mounts(machine: Machine) -> tuple[Mount, ...]:
-    """The interpreter's installation at its own path, unless it is part of /usr."""
-    installation = machine.base_prefix.resolve()
-    if installation.is_relative_to(USR):
-        return ()
-    if machine.home.is_relative_to(installation) or not machine.interpreter.is_relative_to(installation):
-        raise EngineUnavailable(
-            f"The Python installation {installation} cannot be shown to a container alone",
-            hint="Install the client with a Python that has a folder of its own: the system's, pyenv's or uv's.",
-        )
-    paths = dict.fromkeys((installation, machine.base_prefix))
-    return tuple(Mount(installation, PurePosixPath(path), writable=False) for path in paths)
-
-
-def _environment(machine: Machine, has_packages: bool) -> dict[str, str]:
-    environment = {
-        "PATH": f"{machine.interpreter.parent}:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "HOME": "/tmp",  # noqa: S108 - the container's own
-        "TMPDIR": "/tmp",  # noqa: S108
-        "USER": "container",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONNOUSERSITE": "1",
-    }
-    return {**environment, "PYTHONPATH": str(PACKAGES)} if has_packages else environment
-
-
-def _real_id(run_id: str, machine: Machine) -> int | None:
+def _real_id(run_id: str, caller: Caller) -> int | None:
     """An unprivileged user id for a run that root starts; None where root here has no other id to give.
 
     There (a user namespace with one id) the caller is not the machine's root, and RLIMIT_NPROC binds it.
     """
     wanted = zlib.crc32(run_id.encode())
-    if _EVERY_ID in machine.id_ranges:
+    if _EVERY_ID in caller.id_ranges:
         return _UNUSED_IDS[wanted % len(_UNUSED_IDS)]
-    first, count = max(machine.id_ranges, key=lambda ids: ids[1])
+    first, count = max(caller.id_ranges, key=lambda ids: ids[1])
     # The upper half of what a rootless container has: its own accounts are in the lower.
     return first + count // 2 + wanted % (count // 2) if count > 1000 else None

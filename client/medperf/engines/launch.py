@@ -43,6 +43,8 @@ def main() -> NoReturn:
         take_id(plan["real_id"])
         die_with(plan["parent"])  # the kernel forgets it at a change of user
     bound(plan["limits"], plan["processes"])
+    if plan["processors"] is not None:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: plan["processors"]])
     os.umask(0o022)
     # Nothing in bubblewrap's own environment: a container's LD_PRELOAD would be loaded before it is confined.
     os.execve(plan["command"][0], plan["command"], {})  # noqa: S606

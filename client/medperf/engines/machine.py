@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from types import MappingProxyType
 
-from medperf.engines.confinement import Machine
+from medperf.engines.bubblewrap import Machine
+from medperf.engines.confinement import Caller
 from medperf.errors import EngineUnavailable
 
 _TOP_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -38,8 +39,7 @@ def read_machine() -> Machine:
     bubblewrap = Path(found).resolve()
     interpreter: str = getattr(sys, "_base_executable", None) or sys.executable
     return Machine(
-        uid=os.getuid(),
-        id_ranges=_id_ranges(Path("/proc/self/uid_map").read_text()),
+        caller=read_caller(),
         home=Path.home().resolve(),
         bubblewrap=bubblewrap,
         bubblewrap_version=_version(bubblewrap),
@@ -48,6 +48,11 @@ def read_machine() -> Machine:
         top_folders=MappingProxyType({name: _link(Path("/") / name) for name in _TOP_FOLDERS if _there(name)}),
         loader_files=tuple(path for name in _LOADER_FILES if (path := Path("/etc") / name).is_file()),
     )
+
+
+def read_caller() -> Caller:
+    """Who runs this process."""
+    return Caller(os.getuid(), os.getgid(), _id_ranges(Path("/proc/self/uid_map").read_text()))
 
 
 def remedy(output: str, bubblewrap: Path) -> str:

@@ -1,7 +1,8 @@
-"""A host path as a container sees it."""
+"""A host path as a container sees it, and what is mounted inside it on the host."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,3 +14,15 @@ class Mount:
     host: Path
     inside: PurePosixPath
     writable: bool
+
+
+def mounted_inside(folder: Path) -> list[Path]:
+    """Where other file systems are mounted below `folder`."""
+    rows = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = (Path(_unescaped(row.split(" ")[4])) for row in rows)
+    return [point for point in points if point != folder and point.is_relative_to(folder)]
+
+
+def _unescaped(field: str) -> str:
+    """A path of mountinfo, in which a space, tab, newline and backslash stand as octal."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -10,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medperf.engines.base import Cause, Outcome, State, TaskSpec
+from medperf.engines.bubblewrap import Layout, Machine, bubblewrap_command, lay_out
 from medperf.engines.cgroup import OVERHEAD_PROCESSES, Cgroup, Hierarchy, make_cgroup, read_hierarchies
-from medperf.engines.confinement import Confinement, Machine, bubblewrap_command, confine
+from medperf.engines.confinement import confine
 from medperf.engines.logs import RunLog, last_lines
 from medperf.engines.machine import read_machine, remedy
 from medperf.engines.outputs import remove_tree, take_over
 from medperf.engines.packages import install, packages_folder
 from medperf.engines.process import SandboxProcess
-from medperf.engines.watch import Watch
+from medperf.engines.watch import TreeBounds, Watch
 from medperf.errors import EngineUnavailable
 from medperf.manifest.model import Sandbox
 
@@ -25,10 +27,10 @@ from medperf.manifest.model import Sandbox
 @dataclass
 class _Run:
     spec: TaskSpec
-    confinement: Confinement
+    layout: Layout
     process: SandboxProcess
     log: RunLog
-    cgroup: Cgroup
+    bounds: TreeBounds
     watch: Watch
     scratch: Path
     cause: Cause | None = None
@@ -77,10 +79,11 @@ class SandboxEngine:
         self._machine = self._machine or read_machine()
         # Beside the log: a client that is killed leaves it where the run's other files are found.
         scratch = spec.log.parent / f"{spec.run_id}.tmp"
-        confinement = confine(spec, self._machine, packages=self._packages(spec), scratch=scratch)
-        if any(mount.host == scratch for mount in confinement.mounts):
+        confinement = confine(spec, self._machine.caller)
+        layout = lay_out(spec, confinement, self._machine, packages=self._packages(spec), scratch=scratch)
+        if any(mount.host == scratch for mount in layout.mounts):
             scratch.mkdir()
-        self._runs[spec.run_id] = self._launch(spec, confinement, scratch)
+        self._runs[spec.run_id] = self._launch(spec, layout, scratch)
 
     def find(self, run_id: str) -> State | None:
         run = self._runs.get(run_id)
@@ -93,6 +96,12 @@ class SandboxEngine:
         if run is not None and run.process.is_running:
             run.cause = run.cause or Cause.CANCELLED
             run.process.kill()
+
+    def discard(self, run_id: str) -> None:
+        # What a client that is gone started died with it; the next one sweeps its cgroup.
+        if run_id in self._runs:
+            self.stop(run_id)
+            self.wait(run_id, on_line=lambda _line: None)
 
     def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
         run = self._runs[run_id]
@@ -119,22 +128,23 @@ class SandboxEngine:
             )
         return folder
 
-    def _launch(self, spec: TaskSpec, confinement: Confinement, scratch: Path) -> _Run:
+    def _launch(self, spec: TaskSpec, layout: Layout, scratch: Path) -> _Run:
         process = SandboxProcess()
         log: RunLog | None = None
-        cgroup = Cgroup(None, None)
+        cgroup = Cgroup()
         try:
             log = RunLog(spec.log, spec.limits.log_bytes)
             cgroup = self._cgroup(spec, process.pid)
-            watch = Watch(process.pid, spec.limits, cgroup, (*spec.outputs(), scratch))
-            process.hand_over(_plan(confinement, cgroup, process.tell_status))
+            bounds = TreeBounds(process.pid, spec.limits, cgroup)
+            watch = Watch(spec.limits, (*spec.outputs(), scratch), bounds.broken_limit)
+            process.hand_over(_plan(layout, cgroup, process.tell_status))
         except BaseException:
             process.end()
             cgroup.remove()
             if log is not None:
                 log.close()
             raise
-        return _Run(spec, confinement, process, log, cgroup, watch, scratch)
+        return _Run(spec, layout, process, log, bounds, watch, scratch)
 
     def _cgroup(self, spec: TaskSpec, pid: int) -> Cgroup:
         """A cgroup with the process in it; without folders where the caller may not make or not join them."""
@@ -142,13 +152,14 @@ class SandboxEngine:
             spec.run_id,
             memory_bytes=spec.limits.memory_bytes,
             processes=spec.limits.processes,
+            cpus=spec.limits.cpus,
             hierarchies=read_hierarchies() if self._hierarchies is None else self._hierarchies,
         )
         try:
             cgroup.add(pid)
         except OSError:
             cgroup.remove()
-            return Cgroup(None, None)
+            return Cgroup()
         return cgroup
 
 
@@ -167,9 +178,11 @@ def _end(run: _Run) -> tuple[dict[str, int], list[str]]:
     """Leave nothing of the run: no process, no cgroup, no folder, no file of another owner."""
     try:
         report = run.process.end()
-        run.cause = run.cause or run.watch.final_cause(report.get("exit-code"))
+        if run.cause is None and run.watch.output_is_over():
+            run.cause = Cause.OUTPUT_LIMIT
+        run.cause = run.cause or run.bounds.final_cause(report.get("exit-code"))
     finally:
-        run.cgroup.remove()
+        run.bounds.cgroup.remove()
         last = run.log.close()
     for folder in (*run.spec.outputs(), run.scratch):
         if folder.exists():
@@ -179,19 +192,22 @@ def _end(run: _Run) -> tuple[dict[str, int], list[str]]:
     return report, last
 
 
-def _plan(confinement: Confinement, cgroup: Cgroup, status: int) -> dict[str, object]:
-    limits = {"RLIMIT_FSIZE": confinement.largest_file_bytes, "RLIMIT_CORE": 0}
+def _plan(layout: Layout, cgroup: Cgroup, status: int) -> dict[str, object]:
+    limits = layout.confinement.limits
+    resources = {"RLIMIT_FSIZE": layout.largest_file_bytes, "RLIMIT_CORE": 0}
     if cgroup.memory is None:
         # Of one process only; the watcher adds them up, but is late by its interval.
-        limits["RLIMIT_DATA"] = confinement.limits.memory_bytes
+        resources["RLIMIT_DATA"] = limits.memory_bytes
     return {
         "parent": os.getpid(),
-        "real_id": confinement.real_id,
-        "mounts": [{"host": str(mount.host), "writable": mount.writable} for mount in confinement.mounts],
-        "limits": limits,
+        "real_id": layout.confinement.real_id,
+        "mounts": [{"host": str(mount.host), "writable": mount.writable} for mount in layout.mounts],
+        "limits": resources,
         # A cgroup counts exactly, and says that it was what refused.
-        "processes": None if cgroup.processes else confinement.limits.processes + OVERHEAD_PROCESSES,
-        "command": bubblewrap_command(confinement, status_descriptor=status),
+        "processes": None if cgroup.processes else limits.processes + OVERHEAD_PROCESSES,
+        # Whole processors only, and a container could ask for others again: a cgroup's share is what binds.
+        "processors": None if cgroup.cpu or limits.cpus is None else math.ceil(limits.cpus),
+        "command": bubblewrap_command(layout, status_descriptor=status),
     }
 
 
@@ -200,5 +216,5 @@ def _unavailable(run: _Run) -> EngineUnavailable:
     said = "\n".join(f"    {line}" for line in lines)
     return EngineUnavailable(
         f"bubblewrap cannot run a container on this machine; it said\n{said}",
-        hint=remedy("\n".join(lines), run.confinement.bubblewrap),
+        hint=remedy("\n".join(lines), run.layout.bubblewrap),
     )

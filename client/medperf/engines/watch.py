@@ -1,9 +1,10 @@
-"""Watches one run from outside: its time, its output, and, where no cgroup bounds them, memory and processes."""
+"""Watches one run from outside: its time, its outputs, and, where no cgroup bounds them, memory and processes."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +28,14 @@ class TreeUse:
 
 
 class Watch:
-    """Says when a run must be stopped, and why."""
+    """Says when a run must be stopped, and why. `look` is what its engine looks at beside time and outputs."""
 
-    def __init__(self, pid: int, limits: Limits, cgroup: Cgroup, outputs: tuple[Path, ...]) -> None:
-        self.pid = pid
+    def __init__(
+        self, limits: Limits, outputs: tuple[Path, ...], look: Callable[[], Cause | None] = lambda: None
+    ) -> None:
         self.limits = limits
-        self.cgroup = cgroup
         self.outputs = outputs
+        self.look = look
         self.started = time.monotonic()
         self.next_look = self.started
         self.next_output_look = self.started
@@ -49,22 +51,28 @@ class Watch:
         if now < self.next_look:
             return None
         self.next_look = now + _INTERVAL_SECONDS
-        return self._broken_tree_limit() or self._broken_output_limit(now)
+        return self.look() or self._broken_output_limit(now)
 
-    def final_cause(self, exit_code: int | None) -> Cause | None:
-        """Why the run must be taken as failed although nobody stopped it; read before its cgroup is removed."""
-        if self._output_is_over():
-            return Cause.OUTPUT_LIMIT
-        if exit_code == 0:
-            return None
-        if self.cgroup.killed_for_memory():
-            return Cause.OUT_OF_MEMORY
-        return Cause.PROCESS_LIMIT if self.cgroup.refused_a_process() else None
-
-    def _output_is_over(self) -> bool:
+    def output_is_over(self) -> bool:
         return used_bytes(self.outputs, stop_above=self.limits.output_bytes) > self.limits.output_bytes
 
-    def _broken_tree_limit(self) -> Cause | None:
+    def _broken_output_limit(self, now: float) -> Cause | None:
+        if now < self.next_output_look:
+            return None
+        over = self.output_is_over()
+        self.next_output_look = time.monotonic() + (time.monotonic() - now) / _LOOKING_SHARE
+        return Cause.OUTPUT_LIMIT if over else None
+
+
+@dataclass(frozen=True)
+class TreeBounds:
+    """The process tree below `pid`, bounded by a cgroup, or where there is none by looking at it."""
+
+    pid: int
+    limits: Limits
+    cgroup: Cgroup
+
+    def broken_limit(self) -> Cause | None:
         if self.cgroup.killed_for_memory():
             return Cause.OUT_OF_MEMORY
         if self.cgroup.memory is not None and self.cgroup.processes is not None:
@@ -76,12 +84,13 @@ class Watch:
             return Cause.OUT_OF_MEMORY
         return None
 
-    def _broken_output_limit(self, now: float) -> Cause | None:
-        if now < self.next_output_look:
+    def final_cause(self, exit_code: int | None) -> Cause | None:
+        """Why a run failed that nobody stopped, as far as the cgroup knows; read before it is removed."""
+        if exit_code == 0:
             return None
-        over = self._output_is_over()
-        self.next_output_look = time.monotonic() + (time.monotonic() - now) / _LOOKING_SHARE
-        return Cause.OUTPUT_LIMIT if over else None
+        if self.cgroup.killed_for_memory():
+            return Cause.OUT_OF_MEMORY
+        return Cause.PROCESS_LIMIT if self.cgroup.refused_a_process() else None
 
 
 def tree_use(top: int) -> TreeUse:

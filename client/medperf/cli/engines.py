@@ -1,0 +1,133 @@
+"""How containers are run: the options of every command that runs some, what is asked of it and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .prompts import confirm
+from .tables import printable
+
+if TYPE_CHECKING:
+    from medperf.engines.base import Limits
+    from medperf.engines.choice import Engines
+
+    from .session import Session
+
+R = TypeVar("R")
+
+_GIB = 1024**3
+PLATFORMS = ("auto", "docker", "sandbox")
+_SANDBOX_QUESTION = (
+    "Run containers in the sandbox instead: as local processes under bubblewrap, without network, with the same"
+    " limits? This is asked once."
+)
+_WRITABLE_ROOT_QUESTION = (
+    "Let the images write to a layer over their own files, thrown away afterwards? It stands in the records."
+)
+
+
+@dataclass(frozen=True)
+class How:
+    """What a person said of how containers are to be run; None is what was said before, or the default."""
+
+    platform: str | None
+    wall_seconds: float | None
+    memory_gib: float | None
+    cpus: float | None
+    root_is_writable: bool
+
+    def limits(self) -> Limits:
+        """The limits of each task."""
+        from medperf.engines.base import Limits
+
+        given: dict[str, Any] = {"cpus": self.cpus}
+        if self.wall_seconds is not None:
+            given["wall_seconds"] = self.wall_seconds
+        if self.memory_gib is not None:
+            given["memory_bytes"] = int(self.memory_gib * _GIB)
+        return Limits(**given)
+
+
+def how_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the options of running containers, given to the command together as `how`."""
+
+    def with_how(
+        *args: Any,
+        platform: str | None,
+        wall_seconds: float | None,
+        memory_gib: float | None,
+        cpus: float | None,
+        writable_root: bool,
+        **kwargs: Any,
+    ) -> R:
+        return command(*args, how=How(platform, wall_seconds, memory_gib, cpus, writable_root), **kwargs)
+
+    wrapped: Callable[..., R] = update_wrapper(with_how, command)
+    for option in (
+        click.option(
+            "--writable_root",
+            is_flag=True,
+            help="Let images write to their own files: to a layer that is thrown away. Docker only; asks.",
+        ),
+        click.option(
+            "--cpus", type=click.FloatRange(min=0.1), metavar="N", help="Processors for a task; all of them."
+        ),
+        click.option(
+            "--memory_limit",
+            "memory_gib",
+            type=click.FloatRange(min=0.01),
+            metavar="GIB",
+            help="Memory for a task; three quarters of the machine's unless given.",
+        ),
+        click.option(
+            "--time_limit",
+            "wall_seconds",
+            type=click.FloatRange(min=1),
+            metavar="SECONDS",
+            help="How long one task of a container may take; a day unless given.",
+        ),
+        click.option(
+            "--platform",
+            type=click.Choice(PLATFORMS),
+            help="What runs containers: docker, sandbox, or auto, which takes docker where it has the registered"
+            " image. Remembered.",
+        ),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> Engines:
+    """The engines as the person wants them: a platform that is given is remembered, an agreement too."""
+    from medperf.engines.choice import Engines, Platform
+    from medperf.preferences import Preferences
+
+    file = session.home.preferences
+    preferences = Preferences.load(file)
+    if how.platform is not None and how.platform != preferences.platform:
+        preferences = preferences.model_copy(update={"platform": how.platform})
+        preferences.save(file)
+
+    def agree(why_not_docker: str) -> None:
+        known = Preferences.load(file)
+        if known.has_agreed_to_sandbox:
+            return
+        click.echo(printable(f"{why_not_docker}."), err=True)
+        confirm(_SANDBOX_QUESTION, yes=session.yes)
+        known.model_copy(update={"has_agreed_to_sandbox": True}).save(file)
+
+    if how.root_is_writable:
+        confirm(_WRITABLE_ROOT_QUESTION, yes=session.yes)
+    return Engines(
+        platform=Platform(preferences.platform),
+        home=session.home.root,
+        packages_root=session.home.environments,
+        agree=agree,
+        on_line=on_line,
+        say=lambda text: click.echo(printable(text), err=True),
+    )

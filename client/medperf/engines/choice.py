@@ -1,0 +1,151 @@
+"""Which engine runs a container here, and why: never another one silently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medperf.engines.base import Engine, Image
+from medperf.errors import ClientError, EngineUnavailable, IntegrityError
+from medperf.manifest.model import Manifest
+
+if TYPE_CHECKING:
+    from medperf.engines.docker import DockerEngine
+    from medperf.engines.sandbox import SandboxEngine
+
+
+class Platform(StrEnum):
+    """What a person may ask for."""
+
+    AUTO = "auto"
+    DOCKER = "docker"
+    SANDBOX = "sandbox"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine for one container, and why it is this one."""
+
+    engine: Engine
+    reason: str
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """What decides which engine can run a container."""
+
+    hash: str
+    name: str
+    manifest: Manifest = field(compare=False)
+    image_hash: str | None
+
+    @property
+    def image(self) -> Image | None:
+        """Its image, where both manifest and registration say which."""
+        if self.manifest.docker is None or self.image_hash is None:
+            return None
+        return Image(self.manifest.docker.image, self.image_hash)
+
+
+@dataclass
+class Engines:
+    """The engines of this machine, each made when it is first looked at.
+
+    `home` is the server's local folder, `packages_root` where the sandbox keeps packages. `agree` is asked once,
+    with the reason, before `auto` takes the sandbox; it raises where the person does not agree. `say` is told
+    each choice, `on_line` how an image comes here.
+    """
+
+    platform: Platform
+    home: Path
+    packages_root: Path
+    agree: Callable[[str], None]
+    on_line: Callable[[str], None]
+    say: Callable[[str], None]
+    _chosen: dict[Runnable, Choice] = field(default_factory=dict)
+
+    @cached_property
+    def docker(self) -> DockerEngine:
+        """The Docker engine, whether it answers or not."""
+        from medperf.engines.docker import DockerEngine
+
+        return DockerEngine(self.home)
+
+    @cached_property
+    def sandbox(self) -> SandboxEngine:
+        """The sandbox, whether it works here or not."""
+        from medperf.engines.sandbox import SandboxEngine
+
+        return SandboxEngine(self.packages_root)
+
+    def named(self, name: str) -> Engine:
+        """The engine that a record names; ValueError for one that this version does not know."""
+        return self.docker if Platform(name) is Platform.DOCKER else self.sandbox
+
+    def choose(self, container: Runnable) -> Choice:
+        """The engine for a container, its image brought here; EngineUnavailable says why there is none."""
+        if container not in self._chosen:
+            choice = self._choose(container)
+            self.say(f"Container {container.name} runs in {choice.engine.name} ({choice.reason})")
+            self._chosen[container] = choice
+        return self._chosen[container]
+
+    def _choose(self, container: Runnable) -> Choice:
+        if self.platform is Platform.SANDBOX:
+            _check_sandbox(container)
+            return Choice(self.sandbox, "--platform sandbox")
+        try:
+            image_id = self._image_in_docker(container)
+        except _NotInDocker as why_not:
+            if self.platform is Platform.DOCKER or container.manifest.sandbox is None:
+                raise why_not.error from why_not
+            self.agree(str(why_not.error))
+            return Choice(self.sandbox, f"auto, agreed to: {why_not}")
+        wanted = "--platform docker" if self.platform is Platform.DOCKER else "auto"
+        return Choice(self.docker, f"{wanted}: it has the registered image {image_id[:19]}")
+
+    def _image_in_docker(self, container: Runnable) -> str:
+        """The ID of the container's image, brought here."""
+        try:
+            self.docker.check()
+        except EngineUnavailable as error:
+            raise _NotInDocker("no Docker engine answers", error) from error
+        if container.manifest.docker is None:
+            missing = EngineUnavailable(
+                f"The container {container.name} has no image",
+                hint="Use `--platform sandbox`, or ask its owner for an image.",
+            )
+            raise _NotInDocker("the container has no image", missing)
+        if container.image is None:
+            missing = EngineUnavailable(
+                f"The container {container.name} was registered without its image's hash, so that no image can be"
+                " known to be the registered one",
+                hint="Use `--platform sandbox`, or ask its owner to register it with the image's hash.",
+            )
+            raise _NotInDocker("the container was registered without its image's hash", missing)
+        try:
+            return self.docker.get_image(container.image, on_line=self.on_line)
+        except EngineUnavailable as error:
+            raise _NotInDocker("the registered image cannot be had", error) from error
+        except IntegrityError as error:
+            raise _NotInDocker("the image of that name is not the registered one", error) from error
+
+
+class _NotInDocker(Exception):
+    """Why Docker does not run a container: in words that may leave the site with a result, and as an error."""
+
+    def __init__(self, why: str, error: ClientError) -> None:
+        super().__init__(why)
+        self.error = error
+
+
+def _check_sandbox(container: Runnable) -> None:
+    if container.manifest.sandbox is None:
+        raise EngineUnavailable(
+            f"The container {container.name} has no sandbox section: it can only run as an image",
+            hint="Use `--platform docker`, or ask its owner for a sandbox section.",
+        )

@@ -1,0 +1,362 @@
+"""The engine that runs a container's image under Docker, through its API; Podman's is the same one."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from medperf.engines.base import CannotStart, Cause, Image, Outcome, State, TaskSpec
+from medperf.engines.confinement import Confinement, confine
+from medperf.engines.docker_images import find_image, pull_image
+from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
+from medperf.engines.logs import RunLog, last_lines
+from medperf.engines.machine import read_caller
+from medperf.engines.mounts import Mount, mounted_inside
+from medperf.engines.outputs import take_over
+from medperf.engines.stream import Stream
+from medperf.engines.watch import Watch
+from medperf.errors import EngineUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+# An engine that takes longer to answer a question is in trouble; a run itself has its own limit.
+_ANSWER_SECONDS = 60
+# After SIGKILL the kernel needs moments; longer than this is an engine in trouble, not a container.
+_END_SECONDS = 30.0
+# Asking for the size of a container's own layer makes the engine walk through it.
+_LAYER_LOOK_SECONDS = 5.0
+# From this version of the API on, a read-only mount is read-only with all that is mounted inside it.
+_RECURSIVELY_READ_ONLY_API = (1, 44)
+_START = "Start it (Debian, Ubuntu: `sudo systemctl start docker`), or ask to be let in (the group `docker`)."
+_WRITABLE_ROOT = (
+    "If the image must write to its own files, `--writable_root` gives it a layer that is thrown away afterwards."
+)
+
+
+@dataclass
+class _Run:
+    spec: TaskSpec
+    container: Container
+    log: RunLog
+    watch: Watch
+    cause: Cause | None = None
+
+
+class DockerEngine:
+    """Runs containers that have an image, each under a label with its run's ID.
+
+    `home` is the local folder whose runs these are: files in it may be made readable to a run's user, others not.
+    """
+
+    name = "docker"
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._caller = read_caller()
+        self._runs: dict[str, _Run] = {}
+
+    def check(self) -> str:
+        """What answers, as a person may want to know it; EngineUnavailable where nothing does."""
+        from docker.errors import DockerException
+
+        try:
+            version = self._client.version()
+        except DockerException as error:
+            raise EngineUnavailable(f"No Docker engine answers at {_address()}", hint=_START) from error
+        return f"Docker {version['Version']} (API {version['ApiVersion']})"
+
+    def find_image(self, image: Image) -> str | None:
+        """The ID of the image that is registered, where the engine has it."""
+        with _answering():
+            return find_image(self._client, image)
+
+    def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
+        self.get_image(_image_of(spec), on_line=on_line)
+
+    def get_image(self, image: Image, *, on_line: Callable[[str], None]) -> str:
+        """The ID of the image that is registered, pulled where it is not here.
+
+        EngineUnavailable where it cannot be had, IntegrityError where the registry has another under its name.
+        """
+        with _answering():
+            return find_image(self._client, image) or pull_image(self._client, image, on_line=on_line)
+
+    def start(self, spec: TaskSpec) -> None:
+        if spec.run_id in self._runs:
+            raise ValueError(f"the run {spec.run_id} was started already")
+        confinement = confine(spec, self._caller)
+        self._check_inputs(confinement)
+        self._give_outputs(confinement)
+        with _answering():
+            container = self._create(spec, confinement)
+            log: RunLog | None = None
+            try:
+                log = RunLog(spec.log, spec.limits.log_bytes)
+                _start(container)
+            except BaseException:
+                if log is not None:
+                    log.close()
+                _remove(container)
+                self._take_outputs(spec)
+                raise
+        look = self._layer_watch(container, confinement)
+        self._runs[spec.run_id] = _Run(spec, container, log, Watch(spec.limits, spec.outputs(), look))
+
+    def find(self, run_id: str) -> State | None:
+        with _answering():
+            for container in self._labelled(RUN_LABEL, run_id):
+                return State.RUNNING if container.status == "running" else State.ENDED
+        return None
+
+    def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
+        run = self._runs[run_id]
+        try:
+            with Stream(lambda: run.container.logs(stream=True, follow=True)) as stream:
+                _follow(run, stream, on_line)
+        finally:
+            try:
+                state = _end(run.container)
+            finally:
+                last = run.log.close()
+                self._take_outputs(run.spec)
+                del self._runs[run_id]
+        for line in last:
+            on_line(line)
+        return _outcome(run, state)
+
+    def stop(self, run_id: str) -> None:
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.cause = run.cause or Cause.CANCELLED
+            _kill(run.container)
+
+    def discard(self, run_id: str) -> None:
+        if run_id in self._runs:
+            self.stop(run_id)
+            self.wait(run_id, on_line=lambda _line: None)
+        with _answering():
+            for container in self._labelled(RUN_LABEL, run_id):
+                _remove(container)
+
+    def left_over(self) -> set[str]:
+        """The runs of this local folder of which the engine still has a container, whosever they are."""
+        with _answering():
+            return {container.labels[RUN_LABEL] for container in self._labelled(HOME_LABEL, str(self._home))}
+
+    @cached_property
+    def _client(self) -> DockerClient:
+        import docker
+
+        return docker.from_env(timeout=_ANSWER_SECONDS)
+
+    @cached_property
+    def _facts(self) -> EngineFacts:
+        options = " ".join(self._client.info().get("SecurityOptions") or ())
+        return EngineFacts(is_rootless="name=rootless" in options, remaps_ids="name=userns" in options)
+
+    def _labelled(self, label: str, value: str) -> list[Container]:
+        found: list[Container] = self._client.containers.list(all=True, filters={"label": f"{label}={value}"})
+        return found
+
+    def _create(self, spec: TaskSpec, confinement: Confinement) -> Container:
+        image = _image_of(spec)
+        image_id = find_image(self._client, image)
+        if image_id is None:
+            raise EngineUnavailable(f"The image {image.name} is not here", hint="Run the same command again.")
+        declared = self._client.images.get(image_id).attrs["Config"].get("Volumes") or ()
+        options = docker_options(
+            spec,
+            confinement,
+            image_id=image_id,
+            volumes=tuple(PurePosixPath(path) for path in declared),
+            caller=self._caller,
+            facts=self._facts,
+            home=self._home,
+        )
+        return self._client.containers.create(**options)
+
+    def _check_inputs(self, confinement: Confinement) -> None:
+        """Refuse an input that would not be read-only as a whole, or that the run's own user cannot read."""
+        inputs = [mount for mount in confinement.mounts if not mount.writable]
+        with _answering():
+            version = tuple(int(part) for part in self._client.api.api_version.split("."))
+        if version < _RECURSIVELY_READ_ONLY_API:
+            for mount in inputs:
+                for inner in mounted_inside(mount.host):
+                    raise EngineUnavailable(
+                        f"Another file system is mounted at {inner}, inside an input; this Docker (API"
+                        f" {'.'.join(map(str, version))}) would let the container write to it",
+                        hint="Use Docker 25 or later, the sandbox, or data that has no mount inside.",
+                    )
+        if confinement.real_id is not None and not self._facts.is_rootless:
+            for mount in inputs:
+                make_readable(mount, own=mount.host.is_relative_to(self._home))
+
+    def _give_outputs(self, confinement: Confinement) -> None:
+        """Where root starts it, the run's own user owns the output folders for as long as it runs."""
+        if confinement.real_id is not None and not self._facts.is_rootless:
+            for mount in confinement.mounts:
+                if mount.writable:
+                    os.chown(mount.host, confinement.real_id, confinement.real_id)
+
+    def _take_outputs(self, spec: TaskSpec) -> None:
+        for folder in spec.outputs():
+            take_over(folder, owner=self._caller.uid, group=self._caller.gid)
+
+    def _layer_watch(self, container: Container, confinement: Confinement) -> Callable[[], Cause | None]:
+        """Looks at the size of the container's own layer, where it has one to write to."""
+        next_look = time.monotonic() + _LAYER_LOOK_SECONDS
+
+        def look() -> Cause | None:
+            nonlocal next_look
+            if time.monotonic() < next_look:
+                return None
+            next_look = time.monotonic() + _LAYER_LOOK_SECONDS
+            with suppress(EngineUnavailable), _answering():
+                listed = self._client.api.containers(all=True, size=True, filters={"id": container.id})
+                if any(row.get("SizeRw", 0) > confinement.limits.output_bytes for row in listed):
+                    return Cause.OUTPUT_LIMIT
+            return None
+
+        return look if confinement.root_is_writable else lambda: None
+
+
+def make_readable(mount: Mount, *, own: bool) -> None:
+    """Make an input of ours readable to the run's user, who is not its owner; UsageError for one that is not ours.
+
+    What is ours lies below a folder that only its owner may enter, so that nobody else gains by it.
+    """
+    waiting = [mount.host]
+    while waiting:
+        path = waiting.pop()
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            continue
+        wanted = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
+        if mode & wanted != wanted:
+            if not own:
+                raise UsageError(
+                    f"{path} can only be read by its owner; Docker runs the container as another user, since root"
+                    " is what no container is",
+                    hint=f"Run medperf as the user who owns the data, or `chmod -R a+rX {mount.host}`.",
+                )
+            path.chmod(stat.S_IMODE(mode) | wanted)
+        if stat.S_ISDIR(mode):
+            waiting.extend(path.iterdir())
+
+
+def _image_of(spec: TaskSpec) -> Image:
+    if spec.image is None:
+        raise EngineUnavailable(
+            "This container has no image that is registered by its hash: it cannot run under Docker",
+            hint="Use `--platform sandbox`, or ask its owner to register it with its image's hash.",
+        )
+    return spec.image
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn the SDK's ways to fail into one that a person can act on."""
+    import requests
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except (DockerException, requests.RequestException) as error:
+        said = str(error).splitlines()[0]
+        raise EngineUnavailable(f"Docker does not do its work at {_address()} ({said})", hint=_START) from error
+
+
+def _address() -> str:
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+def _start(container: Container) -> None:
+    from docker.errors import APIError
+
+    try:
+        container.start()
+    except APIError as error:
+        if error.status_code == 400 or "exec format error" in str(error):
+            raise CannotStart(
+                f"The image's program cannot be started: {error.explanation}",
+                hint="Its owner must correct the image or the manifest's entrypoint.",
+            ) from error
+        raise
+
+
+def _follow(run: _Run, stream: Stream, on_line: Callable[[str], None]) -> None:
+    """Read the run's output to its end, stopping the run where it breaks a limit."""
+    killed_at: float | None = None
+    while (chunk := stream.next(run.watch.seconds_to_next_look())) is not None:
+        for line in run.log.feed(chunk):
+            on_line(line)
+        if run.cause is None:
+            run.cause = run.watch.broken_limit()
+        if run.cause is not None and killed_at is None:
+            _kill(run.container)
+            killed_at = time.monotonic()
+        if killed_at is not None and time.monotonic() > killed_at + _END_SECONDS:
+            return
+    # The output has ended; the engine may take another moment, or the task may have closed it and go on.
+    while run.cause is None and _is_running(run.container):
+        run.cause = run.watch.broken_limit()
+        time.sleep(0.02)
+
+
+def _end(container: Container) -> dict[str, Any]:
+    """Kill what still runs and leave nothing of the container; its last state, empty where the engine is gone."""
+    state: dict[str, Any] = {}
+    with suppress(EngineUnavailable), _answering():
+        if _is_running(container):
+            _kill(container)
+            container.wait(timeout=_END_SECONDS)
+        container.reload()
+        state = container.attrs["State"]
+        _remove(container)
+    return state
+
+
+def _outcome(run: _Run, state: dict[str, Any]) -> Outcome:
+    code = state.get("ExitCode")
+    cause = run.cause
+    if cause is None and not state:
+        cause = Cause.ENGINE_GONE
+    if cause is None and run.watch.output_is_over():
+        cause = Cause.OUTPUT_LIMIT
+    if cause is None and code != 0 and state.get("OOMKilled"):
+        cause = Cause.OUT_OF_MEMORY
+    advice = ""
+    if cause is None and code != 0 and not run.spec.root_is_writable:
+        advice = _WRITABLE_ROOT if any("ead-only file system" in line for line in last_lines(run.spec.log)) else ""
+    was_stopped = cause is not None and cause is not Cause.OUT_OF_MEMORY
+    seconds = time.monotonic() - run.watch.started
+    return Outcome(cause or Cause.EXIT_CODE, None if was_stopped else code, seconds, advice)
+
+
+def _is_running(container: Container) -> bool:
+    with suppress(EngineUnavailable), _answering():
+        container.reload()
+        return bool(container.attrs["State"]["Running"])
+    return False
+
+
+def _kill(container: Container) -> None:
+    with suppress(EngineUnavailable), _answering():  # ended meanwhile, or its engine has
+        container.kill()
+
+
+def _remove(container: Container) -> None:
+    from docker.errors import NotFound
+
+    with suppress(NotFound):
+        container.remove(force=True, v=True)

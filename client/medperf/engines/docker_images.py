@@ -1,0 +1,76 @@
+"""Which of an engine's images is the registered one, and how it is brought here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from medperf.engines.base import Image
+from medperf.errors import EngineUnavailable, IntegrityError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+
+def find_image(client: DockerClient, image: Image) -> str | None:
+    """The ID of the registered image, where the engine has it under whatever name.
+
+    The registered hash is the image's ID (of its configuration, which names each layer by its content), or the
+    digest of its manifest, by which a registry names it.
+    """
+    from docker.errors import ImageNotFound
+
+    for reference in (f"sha256:{image.sha256}", image.name):
+        try:
+            found = client.images.get(reference)
+        except ImageNotFound:
+            continue
+        if _is_registered(str(found.id), found.attrs.get("RepoDigests") or (), image):
+            return str(found.id)
+    return None
+
+
+def pull_image(client: DockerClient, image: Image, *, on_line: Callable[[str], None]) -> str:
+    """Pull the registered image; its ID.
+
+    EngineUnavailable where no registry gives it, IntegrityError where one gives another under its name.
+    """
+    from docker.errors import APIError
+    from docker.utils import parse_repository_tag
+
+    repository, tag = parse_repository_tag(image.name)
+    problem = ""
+    # A tag can be moved on; where the hash is a manifest's, the registry has it by that as well.
+    for reference in (tag or "latest", f"sha256:{image.sha256}"):
+        try:
+            on_line(f"pulling the image {repository} ({reference[:19]})")
+            for status in client.api.pull(repository, tag=reference, stream=True, decode=True):
+                _tell(status, on_line)
+                problem = problem or str(status.get("error") or "")
+        except APIError as error:
+            problem = problem or str(error.explanation or error)
+            continue
+        found = find_image(client, image)
+        if found is not None:
+            return found
+    if problem:
+        raise EngineUnavailable(
+            f"The image {image.name} cannot be pulled: {problem.splitlines()[0]}",
+            hint="Check that the engine reaches the registry (its proxy, a login with `docker login`), or load the"
+            " image from a file with `docker load`.",
+        )
+    raise IntegrityError(
+        f"The image {image.name} that was pulled is not the registered one (sha256:{image.sha256}).",
+        hint="Do not run it. Tell the container's owner that the image was replaced.",
+    )
+
+
+def _is_registered(image_id: str, repository_digests: Any, image: Image) -> bool:
+    names = (image_id, *(str(digest).partition("@")[2] for digest in repository_digests))
+    return f"sha256:{image.sha256}" in names
+
+
+def _tell(status: dict[str, Any], on_line: Callable[[str], None]) -> None:
+    """Say which layers are here; their bytes move too fast to be lines."""
+    if status.get("status") in ("Pull complete", "Already exists", "Download complete"):
+        on_line(f"image layer {status.get('id', '')}: {str(status['status']).lower()}")

@@ -1,0 +1,109 @@
+"""A confinement as Docker's options: what `docker run` would be told, as the SDK takes it.
+
+Pure: facts about the engine come in, nothing is looked up here. Podman's API takes the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medperf.engines.base import TaskSpec
+from medperf.engines.confinement import Caller, Confinement
+
+RUN_LABEL = "org.medperf.run"
+HOME_LABEL = "org.medperf.home"
+# The kernel's own default for a container's share of processor time.
+_NANO = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What decides how this engine is told."""
+
+    # A rootless engine: its user 0 is the caller's own, unprivileged one, whose files no other id of it can read.
+    is_rootless: bool
+    # Whether the engine gives containers other ids than those that they are told.
+    remaps_ids: bool
+
+
+def docker_options(
+    spec: TaskSpec,
+    confinement: Confinement,
+    *,
+    image_id: str,
+    volumes: tuple[PurePosixPath, ...],
+    caller: Caller,
+    facts: EngineFacts,
+    home: Path,
+) -> dict[str, Any]:
+    """Arguments of the SDK's `containers.create`.
+
+    `volumes` are the folders that the image declares as such: the engine would give it each on the host's disk,
+    writable and without a bound, so that they become folders in memory like `/tmp`.
+    """
+    import docker.types
+
+    limits = confinement.limits
+    covered = {mount.inside for mount in confinement.mounts}
+    memory = {PurePosixPath(path): size for path, size in confinement.memory_folders.items()}
+    shm = memory.pop(PurePosixPath("/dev/shm"))  # noqa: S108 - the container's own
+    memory |= {path: limits.tmp_bytes for path in volumes if path not in covered | memory.keys()}
+    options: dict[str, Any] = {
+        "image": image_id,
+        "command": list(spec.arguments),
+        "labels": {RUN_LABEL: spec.run_id, HOME_LABEL: str(home)},
+        "hostname": "container",
+        "environment": dict(confinement.environment),
+        "user": _user(confinement, caller, facts),
+        "network_mode": "bridge" if confinement.has_network else "none",
+        "read_only": not confinement.root_is_writable,
+        "cap_drop": ["ALL"],
+        "cap_add": sorted(confinement.capabilities),
+        "security_opt": [] if confinement.may_gain_privileges else ["no-new-privileges:true"],
+        "mounts": [
+            docker.types.Mount(
+                str(mount.inside),
+                str(mount.host),
+                type="bind",
+                read_only=not mount.writable,
+                propagation="rprivate",
+            )
+            for mount in confinement.mounts
+        ],
+        "tmpfs": {str(path): f"rw,exec,nosuid,nodev,mode=1777,size={size}" for path, size in memory.items()},
+        "shm_size": shm,
+        "mem_limit": limits.memory_bytes,
+        # Memory and swap together: no more than the memory alone.
+        "memswap_limit": limits.memory_bytes,
+        "pids_limit": limits.processes,
+        "ulimits": [
+            docker.types.Ulimit(name="fsize", soft=limits.output_bytes, hard=limits.output_bytes),
+            docker.types.Ulimit(name="core", soft=0, hard=0),
+        ],
+        # The engine's own copy of the output, from which a client reads; what we keep of it is bounded apart.
+        "log_config": docker.types.LogConfig(
+            type="json-file", config={"max-size": str(limits.log_bytes), "max-file": "2"}
+        ),
+        # An image's own health check would run beside the task.
+        "healthcheck": {"test": ["NONE"]},
+        "stdin_open": False,
+        "tty": False,
+        "detach": True,
+    }
+    if spec.entrypoint is not None:
+        options["entrypoint"] = [spec.entrypoint]
+    if limits.cpus is not None:
+        options["nano_cpus"] = round(limits.cpus * _NANO)
+    if facts.remaps_ids:
+        options["userns_mode"] = "host"
+    return options
+
+
+def _user(confinement: Confinement, caller: Caller, facts: EngineFacts) -> str:
+    if facts.is_rootless:
+        return "0:0"
+    if confinement.real_id is not None:
+        return f"{confinement.real_id}:{confinement.real_id}"
+    return f"{caller.uid}:{caller.gid}"

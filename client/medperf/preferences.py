@@ -1,0 +1,32 @@
+"""What a person decided once for a server's local folder, so that no command has to ask or be told again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medperf import safe_yaml
+from medperf.errors import IntegrityError
+from medperf.files import write_atomically
+
+
+class Preferences(BaseModel):
+    """Kept in `preferences.yaml`; a file that cannot be read holds none, and the person is asked anew."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    platform: str = "auto"
+    has_agreed_to_sandbox: bool = False
+
+    @classmethod
+    def load(cls, file: Path) -> Preferences:
+        """What was decided, or the defaults."""
+        try:
+            return cls.model_validate(safe_yaml.load(file.read_bytes(), what=str(file), error=IntegrityError))
+        except (FileNotFoundError, IntegrityError, ValidationError):
+            return cls()
+
+    def save(self, file: Path) -> None:
+        """Write them, whole or not at all."""
+        write_atomically(file, safe_yaml.dump(self.model_dump()))

@@ -1,0 +1,89 @@
+#!/bin/sh
+# Runs a command with a container engine: the one that answers, else Debian's docker.io, started for this command only.
+#
+#   tests/with_docker.sh COMMAND [ARGUMENT ...]
+#
+# What the tests need of it is in the folder that MEDPERF_TEST_ENGINE names: `base` holds the ID of an image with
+# Python 3 once it is there (it is made while the first tests run), `failed` why there will be none.
+# MEDPERF_TEST_BASE may name an image to take as the base; else python:3.11-slim is pulled, and where no registry
+# answers, one is made with debootstrap. That takes a minute, so it is kept in .cache/.
+set -eu
+here=$(cd "$(dirname "$0")/.." && pwd)
+engine=$(mktemp -d)
+cache=$here/.cache/base-bookworm.tar
+dockerd_pid=
+base_pid=
+
+finish() {
+    [ -z "$base_pid" ] || kill "$base_pid" 2>/dev/null || true
+    if [ -n "$dockerd_pid" ]; then
+        kill "$dockerd_pid" 2>/dev/null || true
+        wait "$dockerd_pid" 2>/dev/null || true
+    fi
+    rm -rf "$engine"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+say() { echo "with_docker: $*" >&2; }
+
+install_packages() {
+    export DEBIAN_FRONTEND=noninteractive
+    say "installing $*"
+    apt-get update -qq
+    # Packages try to start their service; here it is started by hand.
+    added=
+    [ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; added=1; }
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null || { [ -z "$added" ] || rm -f /usr/sbin/policy-rc.d; return 1; }
+    [ -z "$added" ] || rm -f /usr/sbin/policy-rc.d
+}
+
+start_dockerd() {
+    command -v dockerd >/dev/null || install_packages docker.io
+    # No bridge and no firewall rules: no container here has a network.
+    dockerd --data-root "$engine/data" --exec-root "$engine/exec" --pidfile "$engine/pid" \
+        --host "unix://$engine/docker.sock" --iptables=false --ip6tables=false --bridge=none >"$engine/log" 2>&1 &
+    dockerd_pid=$!
+    export DOCKER_HOST="unix://$engine/docker.sock"
+    for _ in $(seq 1 240); do
+        docker version >/dev/null 2>&1 && return 0
+        kill -0 "$dockerd_pid" 2>/dev/null || break
+        sleep 0.25
+    done
+    say "dockerd did not start:"
+    tail -n 20 "$engine/log" >&2
+    exit 1
+}
+
+make_base() {
+    if [ -n "${MEDPERF_TEST_BASE:-}" ]; then
+        docker image inspect --format '{{.Id}}' "$MEDPERF_TEST_BASE"
+        return
+    fi
+    if [ ! -f "$cache" ] && timeout 60 docker pull --quiet python:3.11-slim >/dev/null 2>&1; then
+        docker image inspect --format '{{.Id}}' python:3.11-slim
+        return
+    fi
+    if [ ! -f "$cache" ]; then
+        command -v debootstrap >/dev/null || install_packages debootstrap
+        mirror=$(sed -n 's/^URIs: *//p; s/^deb \([^ ]*\) .*/\1/p' /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1)
+        debootstrap --variant=minbase --include=python3-minimal,python3-pip bookworm "$engine/root" "$mirror" >"$engine/debootstrap.log"
+        mkdir -p "$(dirname "$cache")"
+        tar -C "$engine/root" --exclude=./var/cache/apt/archives/*.deb -cf "$cache.$$" .
+        mv "$cache.$$" "$cache"
+    fi
+    docker import "$cache" medperf-test/base:latest
+}
+
+if ! docker version >/dev/null 2>&1; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say "the tests of the Docker engine need one: start Docker, or run them as root on Debian, where it is installed"
+        exit 1
+    fi
+    start_dockerd
+fi
+{ make_base >"$engine/base.part" 2>"$engine/base.log" && mv "$engine/base.part" "$engine/base" || mv "$engine/base.log" "$engine/failed"; } &
+base_pid=$!
+
+export MEDPERF_TEST_ENGINE="$engine"
+"$@"
