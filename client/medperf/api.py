@@ -22,6 +22,7 @@ from .credentials import Credentials, Keyring
 from .downloads import Download
 from .errors import LoginRequired, ServerUnreachable
 from .home import Home
+from .network import Network
 from .retries import BOUND_SECONDS, notice_on_stderr
 from .seen import Seen
 from .wire import Answer, Request, Wire, refusal
@@ -49,13 +50,15 @@ class Gateway:
 
     Paths are those below `/api/v1`, such as `/benchmarks/1`. Raises LoginRequired, ServerUnreachable, and Refused
     for what the server answers with a problem document. `ask_login` is asked for the password, given the user
-    name, when the login has ended; without it that is LoginRequired.
+    name, when the login has ended; without it that is LoginRequired. Without `network` it is what the environment
+    and the local folder say.
     """
 
     def __init__(
         self,
         home: Home,
         *,
+        network: Network | None = None,
         transport: httpx.BaseTransport | None = None,
         ask_login: Callable[[str], str] | None = None,
         keyring: Keyring | None = None,
@@ -68,7 +71,10 @@ class Gateway:
         self._keyring = keyring or Keyring(home.credentials)
         self._bound_seconds = bound_seconds
         self._notice = notice
-        self._wire = Wire(home.server, transport=transport, bound_seconds=bound_seconds, notice=notice)
+        self._network = network or Network.of(home.root)
+        self._wire = Wire(
+            home.server, network=self._network, transport=transport, bound_seconds=bound_seconds, notice=notice
+        )
         self._seen = Seen(home.seen)
         self._credentials: Credentials | None = None
 
@@ -188,6 +194,7 @@ class Gateway:
             urljoin(self._home.server, url),
             sink,
             on_progress=on_progress or (lambda *_: None),
+            network=self._network,
             transport=self._transport,
             bound_seconds=self._bound_seconds,
             notice=self._notice,

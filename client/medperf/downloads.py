@@ -8,9 +8,10 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from .errors import IntegrityError, Refused, ServerUnreachable, UsageError
-from .home import is_loopback
+from .network import Network
+from .proxies import Proxy, proxy_for, refused_by
 from .retries import Patience, TryAgain, patiently, retry_after_seconds
-from .wire import check_trust, client_for
+from .wire import check_trust, client_for, not_let_through
 
 # Larger than any image known; without a bound a server could fill the disk.
 ASSET_BYTES_MOST = 64 * 2**30
@@ -29,11 +30,14 @@ class Download:
         sink: Callable[[bytes], object],
         *,
         on_progress: Callable[[int, int | None], None],
+        network: Network,
         transport: httpx.BaseTransport | None,
         bound_seconds: float,
         notice: Callable[[str], None],
     ) -> None:
-        self._url = _checked(url)
+        self._network = network
+        self._notice = notice
+        self._url = self._checked(url)
         self._sink = sink
         self._on_progress = on_progress
         self._transport = transport
@@ -44,32 +48,52 @@ class Download:
         """Fetch it whole; the bound for trying again begins anew whenever bytes arrive."""
         patiently(self._attempt, self._patience)
 
+    def _checked(self, url: str) -> str:
+        """An asset's address, refused where the way to it could be read or is not HTTP at all."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(
+                f"{url} is no http or https address, so it is not fetched.",
+                hint="Ask whoever registered it for an https address.",
+            )
+        if self._network.is_plain(url):
+            self._notice(
+                f"Warning: {url} is plain http: who is on the way sees what is fetched. Its hash is checked."
+            )
+        return url
+
     def _attempt(self, patience: Patience) -> None:
         url = self._url
         for _ in range(_REDIRECTS_MOST + 1):
+            proxy = proxy_for(url) if self._transport is None else None
             try:
-                location = self._fetch(url)
+                location = self._fetch(url, proxy)
+            except httpx.ProxyError as error:
+                raise not_let_through(error, proxy, url) from error
             except httpx.TransportError as error:
                 check_trust(error, url)
                 why = str(error) or type(error).__name__
-                raise TryAgain(self._unreachable(why)) from error
+                way = f"{why}, through the proxy {proxy}" if proxy is not None else why
+                raise TryAgain(self._unreachable(way)) from error
             if location is None:
                 return
-            url = _checked(urljoin(url, location))
+            url = self._checked(urljoin(url, location))
         raise self._refused("it leads from one address to another without end", 302)
 
-    def _fetch(self, url: str) -> str | None:
+    def _fetch(self, url: str, proxy: Proxy | None) -> str | None:
         """Give the sink what it has not had yet, or return where the file is instead."""
         # Bytes as they are stored: the hash is of the file, not of what an encoding on the way made of it.
         headers = {"Accept-Encoding": "identity"}
         if self._given:
             headers["Range"] = f"bytes={self._given}-"
         with (
-            client_for(url, self._transport) as client,
+            client_for(url, self._network, proxy, self._transport) as client,
             client.stream("GET", url, headers=headers, timeout=_TIMEOUT) as response,
         ):
             if response.has_redirect_location:
                 return response.headers["location"]
+            if response.status_code == 407 and proxy is not None:
+                raise refused_by(proxy, url, response.status_code)[0]
             if response.status_code in _STATUSES_TO_WAIT_FOR:
                 asked = retry_after_seconds(response.headers.get("retry-after"))
                 raise TryAgain(self._unreachable(f"status {response.status_code}"), retry_after_seconds=asked)
@@ -122,17 +146,3 @@ def _first_byte(response: httpx.Response) -> int:
     unit, _, rest = response.headers.get("content-range", "").partition(" ")
     first = rest.partition("-")[0]
     return int(first) if unit == "bytes" and first.isdigit() else 0
-
-
-def _checked(url: str) -> str:
-    """An asset's address, refused where the way to it could be read or is not HTTP at all."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "https" and host:
-        return url
-    if parts.scheme == "http" and is_loopback(host):
-        return url
-    raise UsageError(
-        f"{url} is neither https nor on this machine, so it is not fetched.",
-        hint="Ask whoever registered it for an https address.",
-    )

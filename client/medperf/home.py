@@ -21,11 +21,11 @@ SERVER_DEFAULT = "http://localhost:8000"
 _PORTS = {"http": 80, "https": 443}
 
 
-def server_url(option: str | None) -> str:
+def server_url(option: str | None, *, allow_http: bool = False) -> str:
     """The server to talk to: the option, else `MEDPERF_SERVER`, else `http://localhost:8000`, normalised.
 
-    UsageError for what is not a server's address, and for plain http to another machine: a login token would
-    cross the network readable.
+    UsageError for what is not a server's address, and for plain http to another machine unless that was asked
+    for: a login token would cross the network readable.
     """
     given = option or os.environ.get("MEDPERF_SERVER") or SERVER_DEFAULT
     try:
@@ -38,10 +38,11 @@ def server_url(option: str | None) -> str:
         raise _not_an_address(given)
     if parts.username or parts.password or parts.path.strip("/") or parts.query or parts.fragment:
         raise _not_an_address(given)
-    if parts.scheme == "http" and not is_loopback(host):
+    if parts.scheme == "http" and not (is_loopback(host) or allow_http or allows_plain_http()):
         raise UsageError(
             f"{given} is not on this machine and is not https: your login would cross the network readable.",
-            hint=f"Use https://{parts.netloc}, or ask the operator for the server's https address.",
+            hint=f"Use https://{parts.netloc}, or ask the operator for the server's https address. On a network"
+            " that you trust whole, --allow_http (MEDPERF_ALLOW_HTTP=1) lets it pass.",
         )
     return f"{parts.scheme}://{_bracketed(host)}{'' if port in (None, _PORTS[parts.scheme]) else f':{port}'}"
 
@@ -54,6 +55,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def allows_plain_http() -> bool:
+    """Whether `MEDPERF_ALLOW_HTTP` asks for plain http to other machines; UsageError for what is no yes or no."""
+    given = os.environ.get("MEDPERF_ALLOW_HTTP", "").strip()
+    if given not in ("", "0", "1"):
+        raise UsageError(
+            f"MEDPERF_ALLOW_HTTP is {given!r}, which is neither 0 nor 1.", hint="Set it to 1, or unset it."
+        )
+    return given == "1"
 
 
 def base_folder() -> Path:

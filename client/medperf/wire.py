@@ -14,8 +14,9 @@ import httpx
 
 from medperf_contracts.problems import Problem
 
-from .errors import ClientError, Refused, ServerUnreachable, UsageError
-from .home import is_loopback
+from .errors import ClientError, Refused, ServerUnreachable
+from .network import Network
+from .proxies import Proxy, proxy_for, refused_by, status_of
 from .retries import Patience, TryAgain, patiently, retry_after_seconds
 
 # 200 containers with the longest manifests and parameters, and room to spare.
@@ -26,6 +27,7 @@ _READ_SECONDS = 10.0
 # `in_progress` is our own earlier attempt, still at work; `not_known_yet` is a service that has not heard yet.
 _CODES_TO_WAIT_FOR = {"in_progress", "not_known_yet"}
 _STATUSES_TO_WAIT_FOR = {429, 500, 502, 503, 504}
+_REDIRECTS = {301, 302, 303, 307, 308}
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Wire:
         self,
         server: str,
         *,
+        network: Network,
         transport: httpx.BaseTransport | None,
         bound_seconds: float,
         notice: Callable[[str], None],
@@ -76,7 +79,9 @@ class Wire:
         self._server = server
         self._bound_seconds = bound_seconds
         self._notice = notice
-        self._client = client_for(server, transport)
+        network.is_plain(server)
+        self._proxy = proxy_for(server) if transport is None else None
+        self._client = client_for(server, network, self._proxy, transport)
 
     def ask(self, request: Request) -> Answer:
         """The answer, whatever its status but one that may pass; ServerUnreachable when there is none."""
@@ -90,11 +95,15 @@ class Wire:
     def _attempt(self, request: Request, patience: Patience) -> Answer:
         try:
             answer = self._exchange(request, patience)
-        except httpx.ConnectError as error:
+        except httpx.ProxyError as error:
+            raise not_let_through(error, self._proxy, self._server) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             check_trust(error, self._server)
             raise TryAgain(self._unreachable(_plain(error))) from error
         except httpx.RequestError as error:
             raise self._lost(request, _plain(error)) from error
+        if answer.status == 407 and self._proxy is not None:
+            raise refused_by(self._proxy, self._server, answer.status)[0]
         if answer.status in _STATUSES_TO_WAIT_FOR:
             raise self._failing(request, answer)
         if answer.status == 409 and (problem := answer.problem) and problem.code in _CODES_TO_WAIT_FOR:
@@ -150,9 +159,11 @@ class Wire:
         return self._lost(request, why)
 
     def _unreachable(self, why: str) -> ServerUnreachable:
+        way = f" through the proxy {self._proxy}" if self._proxy is not None else ""
         return ServerUnreachable(
-            f"The server at {self._server} is not answering ({why}).",
-            hint="Check that it runs and that this machine reaches it (--server, MEDPERF_SERVER), "
+            f"The server at {self._server} is not answering{way} ({why}).",
+            hint="Check that it runs and that this machine reaches it (--server, MEDPERF_SERVER; HTTPS_PROXY,"
+            " NO_PROXY; `medperf doctor` looks at each), "
             "then run the same command again: nothing is sent twice.",
         )
 
@@ -168,46 +179,54 @@ def refusal(answer: Answer, server: str) -> Refused:
             status=answer.status,
             existing=problem.existing,
         )
-    where = f", which leads to {answer.headers['location']}" if "location" in answer.headers else ""
+    if answer.status in _REDIRECTS and "location" in answer.headers:
+        return Refused(
+            f"{server} sends on to {answer.headers['location']} (status {answer.status}). That is not followed,"
+            " and nothing was sent there: your login is for this address alone.",
+            hint="If the operator says that the server has moved there, give its new address (--server,"
+            " MEDPERF_SERVER).",
+            code="redirected",
+            status=answer.status,
+        )
     return Refused(
-        f"{server} answered with status {answer.status}{where}, and not as a MedPerf server does.",
+        f"{server} answered with status {answer.status}, and not as a MedPerf server does.",
         hint="Check the address (--server, MEDPERF_SERVER); a proxy on the way may have answered instead.",
         code="not_a_problem_document",
         status=answer.status,
     )
 
 
-def client_for(url: str, transport: httpx.BaseTransport | None = None) -> httpx.Client:
-    """An HTTP client for one origin. It follows no redirect.
+def client_for(
+    url: str, network: Network, proxy: Proxy | None, transport: httpx.BaseTransport | None = None
+) -> httpx.Client:
+    """An HTTP client for one origin. It follows no redirect, and reads nothing from the environment by itself.
 
-    A proxy from the environment is never used for this machine itself: it could read the login token, and could
-    not reach the server. Without TLS there are no certificates to load, which takes longer than the request.
+    Without TLS there are no certificates to load, which takes longer than the request.
     """
     parts = urlsplit(url)
-    is_local = is_loopback(parts.hostname or "")
-    try:
-        return httpx.Client(
-            base_url=f"{parts.scheme}://{parts.netloc}",
-            transport=transport,
-            trust_env=not is_local,
-            follow_redirects=False,
-            verify=_trusted() if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            headers={"User-Agent": "medperf"},
-        )
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise UsageError(
-            f"The proxy that this machine's settings name cannot be used: {str(error).splitlines()[0]}",
-            hint="Give HTTPS_PROXY, HTTP_PROXY and ALL_PROXY an http:// address, or none; SOCKS is not supported.",
-        ) from error
+    schemes = {parts.scheme} if proxy is None else {parts.scheme, urlsplit(proxy.url).scheme}
+    trusted = network.trusted() if "https" in schemes else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx.Client(
+        base_url=f"{parts.scheme}://{parts.netloc}",
+        transport=transport,
+        proxy=None if proxy is None else httpx.Proxy(proxy.url, ssl_context=_of_proxy(proxy, trusted)),
+        trust_env=False,
+        follow_redirects=False,
+        verify=trusted,
+        headers={"User-Agent": "medperf"},
+    )
 
 
-def _trusted() -> ssl.SSLContext:
-    """Trusts what this machine trusts (its store, or SSL_CERT_FILE), and the public authorities."""
-    import certifi  # takes longer than a request, and is needed for https only
+def _of_proxy(proxy: Proxy, trusted: ssl.SSLContext) -> ssl.SSLContext | None:
+    return trusted if urlsplit(proxy.url).scheme == "https" else None
 
-    context = ssl.create_default_context(cafile=certifi.where())
-    context.load_default_certs()
-    return context
+
+def not_let_through(error: httpx.ProxyError, proxy: Proxy | None, url: str) -> Exception:
+    """What to raise where the proxy refused to connect to `url`: nothing of the request was sent."""
+    if proxy is None:
+        raise TypeError("only a proxy refuses so")
+    refusal, may_pass = refused_by(proxy, url, status_of(str(error)))
+    return TryAgain(refusal) if may_pass else refusal
 
 
 def check_trust(error: httpx.TransportError, server: str) -> None:
@@ -218,8 +237,8 @@ def check_trust(error: httpx.TransportError, server: str) -> None:
     if cause is not None:
         raise ServerUnreachable(
             f"The certificate of {server} is not trusted on this machine ({cause.verify_message}).",
-            hint="If a proxy of your site signs its connections, name its CA's file in SSL_CERT_FILE; otherwise do"
-            " not go on, and tell the server's operator.",
+            hint="If your site has a CA of its own, or a proxy that signs its connections, give that CA's file as"
+            " --ca FILE (MEDPERF_CA); otherwise do not go on, and tell the server's operator.",
         ) from error
 
 

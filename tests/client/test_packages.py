@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import os
 import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ import pytest
 from medperf.engines import packages
 from medperf.errors import EngineUnavailable, IntegrityError
 from medperf.manifest.model import Package
+from medperf.network import Network
+from peers.certificates import Authority
+from peers.scripted_peer import Reply, ScriptedPeer, by_path
 
 BUILT_BY_ITSELF = """
 [build-system]
@@ -143,3 +148,69 @@ def test_a_missing_pip_is_said(wheels: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(EngineUnavailable, match="needs pip") as refused:
         packages.install(tmp_path / "packages", (wheel(wheels),), on_line=lambda line: None)
     assert "ensurepip" in refused.value.hint
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Authority, Package]]:
+    """A package index with TLS by a site's own CA, the only source of pip here; the CA, and what it holds."""
+    authority = Authority(tmp_path / "authority")
+    files = tmp_path / "index"
+    files.mkdir()
+    package = wheel(files)
+    (file,) = files.iterdir()
+    page = f'<a href="/{file.name}">{file.name}</a>'.encode()
+    replies = {
+        "GET /simple/tiny/": Reply(200, page, {"Content-Type": "text/html"}),
+        f"GET /{file.name}": Reply(200, file.read_bytes()),
+    }
+    with ScriptedPeer(by_path(replies), tls=authority.server("127.0.0.1")) as peer:
+        for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_RETRIES", "0")
+        monkeypatch.setenv("PIP_INDEX_URL", f"{peer.url}/simple")
+        yield authority, package
+
+
+def test_pip_trusts_a_sites_own_ca_beside_the_machines_store(
+    index: tuple[Authority, Package], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, package = index
+    root = tmp_path / "packages"
+    with pytest.raises(EngineUnavailable) as refused:
+        packages.install(root, (package,), on_line=lambda line: None)
+    assert "--ca FILE (MEDPERF_CA)" in refused.value.hint
+    other = Authority(tmp_path / "other", "the machine's own")
+    monkeypatch.setenv("SSL_CERT_FILE", str(other.file))
+    # pip would take this in place of the file that it is given.
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.file))
+    bundle = Network.of(tmp_path, ca=str(authority.file)).bundle()
+    assert bundle is not None
+    assert authority.file.read_text() in bundle
+    assert other.file.read_text() in bundle
+    assert bundle.count("BEGIN CERTIFICATE") > 100, "the public authorities stay"
+    packages.trust(root, bundle)
+    assert (packages.install(root, (package,), on_line=lambda line: None) / "tiny.py").exists()
+
+
+def test_pip_decides_for_itself_again_once_no_ca_is_named(
+    index: tuple[Authority, Package], tmp_path: Path
+) -> None:
+    authority, package = index
+    root = tmp_path / "packages"
+    packages.trust(root, Network.of(tmp_path, ca=str(authority.file)).bundle())
+    packages.trust(root, Network.of(tmp_path).bundle())
+    with pytest.raises(EngineUnavailable, match="could not be installed"):
+        packages.install(root, (package,), on_line=lambda line: None)
+
+
+def test_a_password_in_an_indexs_address_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://eva:sesame@127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with pytest.raises(EngineUnavailable) as refused:
+        packages.install(tmp_path / "packages", (Package("tiny", "1.0", ("0" * 64,)),), on_line=lambda line: None)
+    assert "127.0.0.1:1" in str(refused.value)
+    assert not any(part in str(refused.value) + refused.value.hint for part in ("eva", "sesame"))

@@ -48,7 +48,7 @@ def logout(session: Session) -> None:
     from medperf.api import Gateway
 
     # Without a look at the store: a login to one that is gone can be left as well.
-    with Gateway(session.home) as gateway:
+    with Gateway(session.home, network=session.network) as gateway:
         was_logged_in = gateway.logout()
     click.echo(
         f"Logged out of {session.server}." if was_logged_in else f"You were not logged in to {session.server}."

@@ -11,7 +11,7 @@ import click
 from medperf.errors import ClientError, StorageFailed
 
 from .lazy import LazyGroup
-from .session import Session, server_option
+from .session import Session, server_options
 
 COMMANDS = {
     "association": ("medperf.cli.association:association", "Requests to take part in benchmarks, and decisions."),
@@ -50,7 +50,7 @@ _STORAGE_ERRNOS = {
     },
 )
 @click.version_option(package_name="medperf", message="medperf %(version)s")
-@server_option
+@server_options
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Run medical AI benchmarks on your own data. The data stays; you submit the scores."""

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property, update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
 if TYPE_CHECKING:
     from medperf.api import Gateway
     from medperf.home import Home
+    from medperf.network import Network
 
     from .progress import Progress
 
@@ -28,6 +30,8 @@ class Session:
 
     def __init__(self) -> None:
         self.server_given: str | None = None
+        self.ca_given: str | None = None
+        self.allow_http = False
         self.yes = False
         self.progress: Progress | None = None
 
@@ -40,10 +44,14 @@ class Session:
 
     @cached_property
     def server(self) -> str:
-        """The server's address, normalised."""
-        from medperf.home import server_url
+        """The server's address, normalised; a warning where the way to it can be read."""
+        from medperf.home import is_loopback, server_url
 
-        return server_url(self.server_given)
+        url = server_url(self.server_given, allow_http=self.allow_http)
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            click.echo(f"Warning: {url} is plain http: your login can be read on the way.", err=True)
+        return url
 
     @cached_property
     def home(self) -> Home:
@@ -51,6 +59,13 @@ class Session:
         from medperf.home import Home
 
         return Home.at(self.server)
+
+    @cached_property
+    def network(self) -> Network:
+        """Whom this machine trusts on the way to the server, and whether plain http may leave it."""
+        from medperf.network import Network
+
+        return Network.of(self.home.root, ca=self.ca_given, allow_http=self.allow_http)
 
     @cached_property
     def gateway(self) -> Gateway:
@@ -64,7 +79,8 @@ class Session:
         from . import prompts
 
         home = self.home
-        gateway = Gateway(home, ask_login=self.ask_password if prompts.has_terminal() else None)
+        asks = self.ask_password if prompts.has_terminal() else None
+        gateway = Gateway(home, network=self.network, ask_login=asks)
         click.get_current_context().call_on_close(gateway.close)
         answered = gateway.server()
         try:
@@ -76,11 +92,27 @@ class Session:
             prompts.confirm("Set the old folder aside and start a new one?", yes=self.yes)
             click.echo(f"The old folder is now {home.set_aside()}", err=True)
             home.check_store(answered)
+        self.network.remember(home.root)
+        tell_pip(home, self.network)
         return gateway
 
 
-def server_option(command: Callable[P, R]) -> Callable[P, R]:
-    """Add `--server`, which is understood before and after the command's name."""
+def server_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Add `--server`, `--ca` and `--allow_http`, which are understood before and after the command's name."""
+    command = click.option(
+        "--allow_http",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember_allow_http,
+        help="Let plain http leave this machine, readable to all on the way; else MEDPERF_ALLOW_HTTP=1.",
+    )(command)
+    command = click.option(
+        "--ca",
+        metavar="FILE",
+        expose_value=False,
+        callback=_remember_ca,
+        help="Your site's own CA (PEM), trusted too; else MEDPERF_CA. Remembered for this server once it answers.",
+    )(command)
     return click.option(
         "--server",
         metavar="URL",
@@ -96,9 +128,26 @@ def pass_session(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R
     def with_session(*args: Any, **kwargs: Any) -> R:
         return command(click.get_current_context().ensure_object(Session), *args, **kwargs)
 
-    return server_option(update_wrapper(with_session, command))
+    return server_options(update_wrapper(with_session, command))
 
 
 def _remember_server(context: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
         context.ensure_object(Session).server_given = value
+
+
+def _remember_ca(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Session).ca_given = value
+
+
+def _remember_allow_http(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Session).allow_http = True
+
+
+def tell_pip(home: Home, network: Network) -> None:
+    """Have the pip that installs a sandbox's packages trust what this command trusts."""
+    from medperf.engines.packages import trust
+
+    trust(home.root / "environments", network.bundle())

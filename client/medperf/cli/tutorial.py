@@ -93,7 +93,7 @@ def _as_committee(session: Session) -> Gateway:
             f"{session.server} was not seeded for the tutorial: its committee is people who decide themselves.",
             hint="Wait for their decision; `medperf association ls` shows it.",
         )
-    gateway = Gateway(session.home, keyring=Keyring(None))
+    gateway = Gateway(session.home, network=session.network, keyring=Keyring(None))
     click.get_current_context().call_on_close(gateway.close)
     gateway.login(_COMMITTEE, _PASSWORD)
     return gateway

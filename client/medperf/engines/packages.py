@@ -6,7 +6,9 @@ import errno
 import hashlib
 import importlib.util
 import json
+import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -17,11 +19,30 @@ from pathlib import Path
 
 from medperf.engines.logs import last_lines
 from medperf.errors import ClientError, EngineUnavailable, IntegrityError
+from medperf.files import make_private_folder, write_atomically
 from medperf.manifest.model import Package
 
 # Only what is already built, only what the manifest names, each with one of its hashes: nothing runs.
 _PIP = ("-I", "-m", "pip", "install", "--only-binary", ":all:", "--require-hashes", "--no-deps")
 _QUIET = ("--disable-pip-version-check", "--no-input", "--no-warn-script-location", "--progress-bar", "off")
+
+
+# What pip is to trust here, where a site has a CA of its own: it takes one file, in place of its own choice.
+_TRUSTED = "trusted.pem"
+# Where pip's `requests` would look instead of that file; what they name is in it.
+OTHER_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+# A name and password in an address, as pip may print it.
+_SECRETS = re.compile(r"//[^/@\s]+@")
+
+
+def trust(root: Path, certificates: str | None) -> None:
+    """Have every later `install` in `root` trust these certificates, one PEM text; None: pip's own choice."""
+    file = root / _TRUSTED
+    if certificates is None:
+        file.unlink(missing_ok=True)
+    elif not file.exists() or file.read_text() != certificates:
+        make_private_folder(root)
+        write_atomically(file, certificates)
 
 
 def packages_folder(root: Path, packages: tuple[Package, ...]) -> Path:
@@ -54,9 +75,11 @@ def install(root: Path, packages: tuple[Package, ...], *, on_line: Callable[[str
         requirements = work / "requirements.txt"
         requirements.write_text("".join(f"{_requirement(package)}\n" for package in packages))
         target = work / "packages"
-        command = [sys.executable, *_PIP, *_QUIET, "--target", str(target), "-r", str(requirements)]
+        trusted = root / _TRUSTED
+        certificates = ("--cert", str(trusted)) if trusted.exists() else ()
+        command = [sys.executable, *_PIP, *_QUIET, *certificates, "--target", str(target), "-r", str(requirements)]
         on_line(f"installing packages: {', '.join(f'{package.name} {package.version}' for package in packages)}")
-        code = _run(command, work / "log")
+        code = _run(command, work / "log", without=OTHER_BUNDLES if certificates else ())
         (work / "log").replace(log)
         if code != 0:
             raise _failed(log)
@@ -73,11 +96,17 @@ def _requirement(package: Package) -> str:
     return f"{package.name}=={package.version} {hashes}"
 
 
-def _run(command: list[str], log: Path) -> int:
+def _run(command: list[str], log: Path, *, without: tuple[str, ...]) -> int:
+    environment = {name: value for name, value in os.environ.items() if name not in without}
     # What pip prints names indexes and temporary folders: it is for the log, not for the person's screen.
     with log.open("wb") as file:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
     return done.returncode
 
@@ -93,13 +122,18 @@ def _publish(target: Path, folder: Path) -> None:
 
 def _failed(log: Path) -> ClientError:
     text = log.read_text(errors="replace")
-    tail = "\n".join(f"    {line}" for line in last_lines(log))
+    tail = "\n".join(f"    {_SECRETS.sub('//…@', line)}" for line in last_lines(log))
     if "DO NOT MATCH THE HASHES" in text:
         return IntegrityError(
             f"A package of the container is not the one that its manifest names; pip said\n{tail}",
             hint=f"Do not go on; tell the container's owner, and whoever runs the package index. The log: {log}",
         )
-    if "No matching distribution" in text and "connection broken" not in text:
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        hint = (
+            "If your site has a CA of its own, or a proxy that signs its connections, give that CA's file as"
+            f" --ca FILE (MEDPERF_CA); otherwise do not go on. The log: {log}"
+        )
+    elif "No matching distribution" in text and "connection broken" not in text:
         hint = (
             f"There is no wheel of it for Python {platform.python_version()} on {sysconfig.get_platform()}, or "
             f"the package index does not have it: use another Python, or an engine with images. The log: {log}"
