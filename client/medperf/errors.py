@@ -108,3 +108,9 @@ class NotApproved(ClientError):
     """What must be approved first is not: the benchmark, or the dataset's association with it."""
 
     exit_code = 15
+
+
+class ProblemsFound(ClientError):
+    """A look at this machine, its network and the server found a problem; each says what to do."""
+
+    exit_code = 16

@@ -347,7 +347,7 @@ def test_yes_sets_the_old_folder_aside_without_a_terminal(peer: ScriptedPeer) ->
 
 
 def test_every_command_that_uses_the_server_takes_yes_for_an_answer() -> None:
-    without = {("logout",), ("tutorial", "data")}
+    without = {("doctor",), ("logout",), ("tutorial", "data")}
     for path, command in commands(cli):
         if not isinstance(command, click.Group | LazyGroup) and path not in without:
             assert any("--yes" in parameter.opts for parameter in command.params), " ".join(path)

@@ -19,6 +19,7 @@ COMMANDS = {
     "benchmark": ("medperf.cli.benchmark:benchmark", "Benchmarks: look at them, run them."),
     "container": ("medperf.cli.container:container", "Containers: preparations, models, metrics."),
     "dataset": ("medperf.cli.dataset:dataset", "Datasets: prepare, submit, associate."),
+    "doctor": ("medperf.cli.doctor:doctor", "What is well here and what is not, and what to do."),
     "login": ("medperf.cli.auth:login", "Log in to the server."),
     "logout": ("medperf.cli.auth:logout", "Log out of the server."),
     "notifications": ("medperf.cli.notifications:notifications", "What happened that concerns you."),
