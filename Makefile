@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LOCKED := requirements/dev.txt pyproject.toml contracts/pyproject.toml client/pyproject.toml
 
-.PHONY: setup demo up test check docs wheels clean
+.PHONY: setup demo up test check docs wheels stick clean
 
 setup: $(STAMP)
 	@deploy/setup-bubblewrap.sh
@@ -38,6 +38,12 @@ docs: setup
 wheels: setup
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist ./contracts ./client
 	@ls dist
+
+# STICK: where to. PYTHON_VERSION (3.12), MACHINE (x86_64, aarch64), MANIFESTS (mlcube.yaml files): of that machine.
+STICK ?= dist/stick
+stick: setup
+	@$(BIN)/python deploy/stick.py $(STICK) --python-version "$(PYTHON_VERSION)" --machine "$(MACHINE)" \
+	    $(foreach manifest,$(MANIFESTS),--manifest $(manifest))
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

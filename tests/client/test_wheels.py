@@ -66,11 +66,7 @@ class Machine:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What `make wheels` builds, by distribution; from a copy, so that the project's own `dist` stays as it is."""
-    copy = tmp_path_factory.mktemp("project")
-    shutil.copy(PROJECT / "Makefile", copy)
-    for part in ("contracts", "client"):
-        shutil.copytree(PROJECT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / ".venv").symlink_to(sys.prefix)
+    copy = project_copy(tmp_path_factory.mktemp("made") / "project")
     done = subprocess.run(
         ["make", "--old-file=setup", "wheels"],
         cwd=copy,
@@ -106,6 +102,57 @@ def installed(machine: Machine, wheels: dict[str, Path]) -> Machine:
         assert done.returncode == 0, done.stderr
         assert asked == []
     return machine
+
+
+@pytest.fixture(scope="module")
+def stick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make stick` gathers for this Python and machine."""
+    return gathered(tmp_path_factory.mktemp("stick"))
+
+
+def gathered(folder: Path, *settings: str) -> Path:
+    done = subprocess.run(
+        ["make", "--old-file=setup", "stick", f"STICK={folder / 'stick'}", *settings],
+        cwd=project_copy(folder / "project"),
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "stick"
+
+
+def project_copy(copy: Path) -> Path:
+    """What of the project makes wheels, so that the project's own `dist` stays as it is."""
+    unwanted = shutil.ignore_patterns("__pycache__", "additional_files")
+    for part in ("contracts", "client", "deploy", "requirements", "tutorials"):
+        shutil.copytree(PROJECT / part, copy / part, ignore=unwanted)
+    shutil.copy(PROJECT / "Makefile", copy)
+    (copy / ".venv").symlink_to(sys.prefix)
+    return copy
+
+
+def without_network(script: str, folder: Path, stick: Path) -> subprocess.CompletedProcess[str]:
+    """Type the commands on a machine whose network is gone, with the stick in place of /media/stick."""
+    folder.mkdir(exist_ok=True)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8"}
+    return subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec", script.replace("/media/stick", str(stick))],
+        cwd=folder,
+        env=environment | {"PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+
+
+def commands_of_the_readme() -> str:
+    """What the README has a person type on the machine without internet."""
+    blocks = re.findall(r"```\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if "/media/stick" in block]
+    return block
 
 
 @contextmanager
@@ -170,6 +217,51 @@ def test_the_tutorials_data_maker_comes_with_the_client(installed: Machine) -> N
     made = installed.folder / "medperf_tutorial" / "mock_chexpert"
     assert any((made / "images").iterdir())
     assert any((made / "labels").iterdir())
+
+
+INSTALL_PACKAGES = """
+import sys
+from pathlib import Path
+from medperf.engines.packages import install
+from medperf.manifest import parse_mlcube
+sandbox = parse_mlcube(Path(sys.argv[1]).read_bytes()).sandbox
+sys.path.insert(0, str(install(Path("packages"), sandbox.packages, on_line=print)))
+import numpy, PIL
+print("numpy", numpy.__version__)
+"""
+
+
+def test_a_machine_without_internet_gets_client_and_packages_from_the_stick(stick: Path, tmp_path: Path) -> None:
+    manifest = PROJECT / "tutorials" / "preparation" / "mlcube.yaml"
+    (tmp_path / "packages.py").write_text(INSTALL_PACKAGES)
+    installing, _, looking = commands_of_the_readme().strip().rpartition("\n")
+    assert looking.strip() == "medperf doctor"
+    done = without_network(f"{installing}\npython packages.py {manifest}\n{looking}\n", tmp_path, stick)
+    assert "numpy 2." in done.stdout, done.stderr
+    # No server and no login there: those alone are problems.
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem")]
+    assert [line.split(":")[0] for line in problems] == ["problem  server", "problem  login"], done.stdout
+    assert done.returncode == 16, done.stderr
+
+
+@pytest.mark.parametrize("altered", ["medperf-", "httpx-"])
+def test_a_wheel_that_was_altered_on_the_stick_is_not_installed(stick: Path, tmp_path: Path, altered: str) -> None:
+    copy = shutil.copytree(stick, tmp_path / "stick")
+    (wheel,) = (copy / "wheels").glob(f"{altered}*")
+    wheel.write_bytes(wheel.read_bytes() + b"!")
+    installing, _, _ = commands_of_the_readme().partition("export")
+    done = without_network(installing, tmp_path / "machine", copy)
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert not (tmp_path / "machine" / "medperf" / "bin" / "medperf").exists()
+
+
+def test_a_stick_for_another_python_and_machine_holds_their_wheels(tmp_path: Path) -> None:
+    made = gathered(tmp_path, "PYTHON_VERSION=3.13", "MACHINE=aarch64")
+    for folder, several in (("wheels", 10), ("packages", 3)):
+        names = [path.name for path in (made / folder).iterdir()]
+        assert len(names) >= several
+        assert all(name.endswith("-any.whl") or ("cp313" in name and "aarch64" in name) for name in names), names
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
