@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -90,6 +91,23 @@ def seed(demo: str, images: TextIO | None) -> None:
         )
     seed_data(store, running.url, read_images(images.read()) if images else {}, click.echo)
     click.echo(f"Seeded for the demo '{demo}'.")
+
+
+@cli.group()
+def asset() -> None:
+    """Files that registered URLs such as /assets/… name."""
+
+
+@asset.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def add(file: Path) -> None:
+    """Serve a copy of FILE, also beside a running server; prints its URL and its SHA-256."""
+    from .embedded.assets import add_asset
+    from .embedded.store import Store
+
+    added = add_asset(Store.from_environment(), file)
+    click.echo(f"URL: {added.url}")
+    click.echo(f"SHA-256: {added.sha256}")
 
 
 def main() -> None:

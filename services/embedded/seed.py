@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from medperf_contracts.packing import pack
 from medperf_contracts.problems import Problem
 from medperf_contracts.values import Sha256
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER
-from tutorials.pack import pack
 
 from .store import Store, StoreError
 

@@ -25,8 +25,8 @@ import tutorials
 from medperf.archives import extract
 from medperf.manifest import Role, parse_mlcube, require_tasks
 from medperf.tutorial.phantom import make_dataset
+from medperf_contracts.packing import pack
 from tutorials import train
-from tutorials.pack import pack
 
 TUTORIALS = Path(str(tutorials.__file__)).parent
 REPOSITORY = TUTORIALS.parent
