@@ -41,6 +41,21 @@ class Assets:
                 self._get(url, sha256, file)
         return file
 
+    def fetch_new(self, url: str) -> tuple[Path, str]:
+        """The file behind a URL whose hash is not registered, fetched in any case, and its SHA-256."""
+        for folder in (self._files, self._partial):
+            make_private_folder(folder)
+        # One place a URL: what a command that died left of it is written over.
+        name = f"new-{hashlib.sha256(url.encode()).hexdigest()}"
+        with locked(self._partial / f"{name}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
+            partial = self._partial / name
+            try:
+                found = self._stream(url, partial)
+                partial.replace(self._files / found)
+            finally:
+                partial.unlink(missing_ok=True)
+        return self._files / found, found
+
     def _get(self, url: str, sha256: str, file: Path) -> None:
         partial = self._partial / sha256
         try:

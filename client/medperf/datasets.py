@@ -202,7 +202,7 @@ def prepare(
     entered around each step, by its name.
     """
     _check(about)
-    inputs = {"data_path": _readable(data_path), "labels_path": _readable(labels_path)}
+    inputs = {"data_path": readable_input(data_path), "labels_path": readable_input(labels_path)}
     source = Source(data_path=_text(inputs["data_path"]), labels_path=_text(inputs["labels_path"]))
     place = hashlib.sha256(f"{source.data_path}\0{source.labels_path}\0{container.hash}".encode())
     what = f"the preparation of {source.data_path}"
@@ -340,7 +340,7 @@ def _text(path: Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _readable(path: Path) -> Path:
+def readable_input(path: Path) -> Path:
     """The absolute path of an input; UsageError unless it is there, can be read and holds something."""
     try:
         resolved = path.resolve(strict=True)

@@ -33,7 +33,8 @@ def add_asset(store: Store, file: Path) -> Asset:
     kept, and where another content has that name.
     """
     try:
-        store.assets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store.assets.mkdir(exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".new-", dir=store.assets)
         partial = Path(name)
         try:

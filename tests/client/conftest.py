@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 from medperf.credentials import Credentials, Keyring
 from medperf.home import Home
 from peers import answers
+from peers.people import Person, add_account, log_in
 from peers.scripted_peer import Reply, Script, ScriptedPeer, by_path
+from tutorials.path import EmbeddedServer
 
+NewPerson = Callable[..., Person]
 Serve = Callable[[Mapping[str, Reply | Script]], ScriptedPeer]
 
 
@@ -47,3 +51,28 @@ def serve(home_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]
             return peer
 
         yield begin
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A real embedded server that was not seeded; the module's tests share it, each with people of its own."""
+    server = EmbeddedServer(tmp_path_factory.mktemp("embedded") / "store")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def person(
+    embedded: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> NewPerson:
+    """Somebody new with an account, who is logged in on a machine of their own."""
+
+    def new(role: str, *, is_admin: bool = False) -> Person:
+        name = f"{role}-{uuid.uuid4().hex[:8]}"
+        add_account(embedded, name, is_admin=is_admin)
+        return log_in(Person(name, tmp_path / name, embedded.url, monkeypatch, capsys))
+
+    return new

@@ -6,11 +6,12 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medperf import safe_yaml
 from medperf.assets import Assets
 from medperf.containers import LocalContainer, fetch_container
 from medperf.engines.base import Limits
@@ -115,6 +116,42 @@ def _tasks(role: Role) -> dict[str, Any]:
 _CODE = {Role.PREPARATION: _PREPARATION, Role.MODEL: _MODEL, Role.METRICS: _METRICS}
 
 
+def code(role: Role) -> bytes:
+    """The program of a small container."""
+    return (_PREAMBLE + _CODE[role]).encode()
+
+
+def manifest_of(role: Role, *, name: str = "") -> dict[str, Any]:
+    """The manifest of a small container."""
+    return {
+        "name": name or f"small-{role.value}",
+        "sandbox": {"command": ["python", "main.py"], "packages": []},
+        "tasks": _tasks(role),
+    }
+
+
+def write_container(folder: Path, role: Role, *, fault: str = "", name: str = "") -> Path:
+    """A small container as its owner has it: an MLCube folder, its additional files not packed yet."""
+    additional_files = folder / "workspace" / "additional_files"
+    additional_files.mkdir(parents=True)
+    (folder / "mlcube.yaml").write_text(safe_yaml.dump(manifest_of(role, name=name)))
+    (folder / "workspace" / "parameters.yaml").write_text(f"fault: {fault}\n")
+    (additional_files / "main.py").write_bytes(code(role))
+    return folder
+
+
+def write_cases(folder: Path, texts: Sequence[str] = ("one", "three", "fifteen")) -> Path:
+    """Raw data for the small containers: `images/`, `labels/`, and the `paths.yaml` that demo data has."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number, text in enumerate(texts):
+        (folder / "images" / f"case{number}.txt").write_text(text)
+    labels = "".join(f"case{number},{number % 2}\n" for number in range(len(texts)))
+    (folder / "labels" / "labels.csv").write_text(labels)
+    (folder / "paths.yaml").write_text("data_path: images\nlabels_path: labels\n")
+    return folder
+
+
 @dataclass
 class Shelf:
     """Registered containers, and the files behind their URLs."""
@@ -125,16 +162,10 @@ class Shelf:
 
     def register(self, number: int, role: Role, *, fault: str = "") -> ContainerView:
         """Register a small container; `fault` says what it does wrong."""
-        archive = _archive("main.py", (_PREAMBLE + _CODE[role]).encode())
+        archive = _archive("main.py", code(role))
         url = f"/assets/{role.value}-{number}.tar"
         self.files[url] = archive
-        manifest = json.dumps(
-            {
-                "name": f"small-{role.value}",
-                "sandbox": {"command": ["python", "main.py"], "packages": []},
-                "tasks": _tasks(role),
-            }
-        )
+        manifest = json.dumps(manifest_of(role))
         parts = {
             "manifest_hash": text_hash(manifest),
             "parameters_hash": text_hash(f"fault: {fault}\n"),

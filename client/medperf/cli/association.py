@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -37,6 +37,7 @@ def association() -> None:
 @click.option("--dataset", type=_UID, metavar="UID", help="Only those of this dataset.")
 @click.option("--model", type=_UID, metavar="UID", help="Only those of this model.")
 @click.option("--state", type=choice(STATES), help="Only those in this state.")
+@click.option("--pending", is_flag=True, help="Only those that wait for your decision.")
 @json_option
 @silent_yes_option
 @pass_session
@@ -47,11 +48,17 @@ def ls(
     dataset: int | None,
     model: int | None,
     state: str | None,
+    pending: bool,
     as_json_text: bool,
 ) -> None:
     """List associations: what you asked for, and what is yours to decide."""
     from medperf_contracts.associations import AssociationView
 
+    if_empty = "There are no such associations. `medperf dataset associate` asks for one."
+    if pending:
+        if state is not None:
+            raise UsageError("--pending says the state already.", hint="Leave --state out.")
+        mine, state, if_empty = True, "PENDING", "Nothing waits for your decision."
     columns = [
         Column[AssociationView]("UID", lambda it: it.id),
         Column[AssociationView]("Benchmark UID", lambda it: it.benchmark_id),
@@ -71,12 +78,16 @@ def ls(
         model=model,
         state=state,
     )
-    print_list(
-        found,
-        columns,
-        as_json_text=as_json_text,
-        if_empty="There are no such associations. `medperf dataset associate` asks for one.",
-    )
+    shown = _for_me_to_decide(session.gateway, found) if pending else found
+    print_list(shown, columns, as_json_text=as_json_text, if_empty=if_empty)
+
+
+def _for_me_to_decide(gateway: Gateway, found: Iterable[AssociationView]) -> Iterator[AssociationView]:
+    """Those of a person's own associations that the other side asked for."""
+    from medperf_contracts.accounts import UserView
+
+    me = gateway.get("/users/me", UserView).id
+    return (one for one in found if one.requested_by != me)
 
 
 @association.command()

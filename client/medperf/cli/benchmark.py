@@ -1,4 +1,4 @@
-"""`medperf benchmark`: look at benchmarks, and run one on a dataset."""
+"""`medperf benchmark`: look at benchmarks, set one up, and run one on a dataset."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import benchmark_setup
 from .benchmark_views import ls, view
 from .dataset import DATA_UID_HELP
 from .engines import How, how_options
@@ -29,11 +30,19 @@ _ERROR_CHARACTERS = 60
 
 @click.group(no_args_is_help=True)
 def benchmark() -> None:
-    """Benchmarks: look at them, run them."""
+    """Benchmarks: look at them, set them up, run them."""
 
 
-benchmark.add_command(ls)
-benchmark.add_command(view)
+for command in (
+    ls,
+    view,
+    benchmark_setup.submit,
+    benchmark_setup.set_operational,
+    benchmark_setup.approve,
+    benchmark_setup.reject,
+    benchmark_setup.update,
+):
+    benchmark.add_command(command)
 
 
 @dataclass(frozen=True)

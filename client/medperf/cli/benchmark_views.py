@@ -17,14 +17,29 @@ APPROVALS = ("PENDING", "APPROVED", "REJECTED")
 @click.option("--name", metavar="NAME", help="Only those of this name.")
 @click.option("--state", type=choice(STATES), help="Only those in this state.")
 @click.option("--approval", type=choice(APPROVALS), help="Only those of which an administrator decided so.")
+@click.option("--pending", is_flag=True, help="Only those that wait for an administrator's decision.")
 @json_option
 @silent_yes_option
 @pass_session
 def ls(
-    session: Session, mine: bool, name: str | None, state: str | None, approval: str | None, as_json_text: bool
+    session: Session,
+    mine: bool,
+    name: str | None,
+    state: str | None,
+    approval: str | None,
+    pending: bool,
+    as_json_text: bool,
 ) -> None:
     """List benchmarks."""
+    from medperf.errors import UsageError
     from medperf_contracts.registry import BenchmarkView
+
+    if pending:
+        if state or approval:
+            raise UsageError(
+                "--pending stands for --state OPERATION --approval PENDING.", hint="Give the one or the others."
+            )
+        state, approval = "OPERATION", "PENDING"
 
     columns = [
         Column[BenchmarkView]("UID", lambda it: it.id),

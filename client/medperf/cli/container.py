@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
+from .changing import UID, validity_option
 from .listing import Column, choice, mine_option, owner_filter, print_list, print_thing, silent_yes_option
+from .prompts import confirm, yes_option
 from .session import Session, pass_session
-from .tables import json_option
+from .tables import json_option, printable
+
+if TYPE_CHECKING:
+    from medperf.drafts import Draft
+    from medperf_contracts.registry import ContainerView, NewContainer
 
 STATES = ("DEVELOPMENT", "OPERATION")
 
 
+_DIGEST_DIGITS = 64
+_INSPECT = "docker image inspect --format '{{.Id}}'"
+
+
 @click.group()
 def container() -> None:
-    """Containers: preparations, models, metrics."""
+    """Containers: preparations, models, metrics; register them."""
 
 
 @container.command()
@@ -39,7 +52,7 @@ def ls(session: Session, mine: bool, name: str | None, state: str | None, as_jso
 
 
 @container.command()
-@click.argument("container_uid", type=click.IntRange(min=1))
+@click.argument("container_uid", type=UID)
 @json_option
 @silent_yes_option
 @pass_session
@@ -48,3 +61,208 @@ def view(session: Session, container_uid: int, as_json_text: bool) -> None:
     from medperf_contracts.registry import ContainerView
 
     print_thing(session, "container", container_uid, ContainerView, as_json_text=as_json_text)
+
+
+@container.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Else FOLDER.tar.gz here.",
+)
+@yes_option
+def pack(folder: Path, output: Path | None, yes: bool) -> None:
+    """Pack additional files, or demo data, into an archive whose hash depends on the files alone.
+
+    FOLDER's content becomes the top of the archive. Links are refused, and no file in it is executable.
+    """
+    from medperf.drafts import ADDITIONAL_FILES, MANIFEST, packed
+    from medperf.errors import UsageError
+
+    if (folder / MANIFEST).exists():
+        raise UsageError(
+            f"{folder} is a whole container: its manifest and parameters are registered as text.",
+            hint=f"Pack the folder of its {ADDITIONAL_FILES}.",
+        )
+    archive = output or Path(f"{folder.resolve().name}.tar.gz")
+    if not archive.parent.is_dir():
+        raise UsageError(f"There is no folder {archive.parent}.", hint="Make it, or give another --output.")
+    if archive.exists():
+        confirm(f"Replace {archive}?", yes=yes)
+    digest = packed(folder, archive)
+    click.echo(printable(f"Packed {archive} ({archive.stat().st_size:,} bytes)"))
+    click.echo(f"SHA-256: {digest}")
+
+
+@container.command()
+@click.argument("path", metavar="FILE|FOLDER", type=click.Path(path_type=Path, exists=True))
+@click.option("--name", help="Its name, at most 128 characters; else the manifest's.")
+@click.option("--description", help="What it is; else the manifest's.")
+@click.option(
+    "--parameters",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Its parameters; else workspace/parameters.yaml beside the manifest.",
+)
+@click.option(
+    "--additional_files",
+    "url",
+    metavar="URL",
+    help="Where the archive of its additional files is: https://…, or a path of the server such as /assets/…",
+)
+@click.option("--image_hash", metavar="SHA256", help="The image's ID, with or without sha256: before it.")
+@yes_option
+@pass_session
+def submit(
+    session: Session,
+    path: Path,
+    name: str | None,
+    description: str | None,
+    parameters: Path | None,
+    url: str | None,
+    image_hash: str | None,
+    yes: bool,
+) -> None:
+    """Register a container: its MLCube folder, or its manifest.
+
+    It is checked, what will be sent is printed, you are asked, it is sent.
+    """
+    from medperf.bodies import checked_input
+    from medperf.drafts import Draft
+    from medperf_contracts.accounts import UserView
+    from medperf_contracts.registry import ContainerView, NewContainer
+
+    from .changing import register, what_was_given
+
+    draft = Draft.read(path, parameters=parameters)
+    parts = {"parameters": draft.parameters_text, "image_hash": _image_hash(draft, image_hash)}
+    with checked_input():
+        body = NewContainer(
+            name=draft.manifest.name if name is None else name,
+            description=draft.manifest.description if description is None else description,
+            manifest=draft.manifest_text,
+            **what_was_given(**parts),
+        )
+    click.echo(f"It can serve as {' and as '.join(draft.roles)}.", err=True)
+    if draft.manifest.docker is not None and image_hash is None:
+        click.echo("Without --image_hash its image is never used: it will run in the sandbox only.", err=True)
+    session.gateway.get("/users/me", UserView)  # before a long download, not after it
+    if url is None:
+        draft.check_own_files(None)
+    else:
+        body = _with_additional_files(session, draft, body, url)
+    made = register(session, "container", body, ContainerView, yes=yes)
+    if made.state == "DEVELOPMENT":
+        click.echo(f"Next, try it (medperf test run), then: medperf container set-operational {made.id}")
+
+
+def _image_hash(draft: Draft, given: str | None) -> str | None:
+    """The image's SHA-256 as it is registered; UsageError where it is needed and missing, or means nothing."""
+    from medperf.errors import UsageError
+
+    docker = draft.manifest.docker
+    if given is None:
+        if docker is not None and draft.manifest.sandbox is None:
+            raise UsageError(
+                "Nothing but an image can run this container, and nothing says which image it must be.",
+                hint=f"Give --image_hash; this prints it: {_INSPECT} {docker.image}",
+            )
+        return None
+    if docker is None:
+        raise UsageError(
+            "--image_hash says which image it must be, but the manifest names no image.",
+            hint="Leave it out, or add a docker section to the manifest.",
+        )
+    digest = given.removeprefix("sha256:").lower()
+    if len(digest) != _DIGEST_DIGITS or set(digest) - set("0123456789abcdef"):
+        raise UsageError(
+            f"{given!r:.90} is not the SHA-256 of an image.",
+            hint=f"This prints it: {_INSPECT} {docker.image}",
+        )
+    return digest
+
+
+def _with_additional_files(session: Session, draft: Draft, body: NewContainer, url: str) -> NewContainer:
+    """The body with the archive that the URL gives, which must hold what the tasks take."""
+    from medperf import archives
+    from medperf.scratch import scratch_folder
+
+    from .changing import downloads, fetched_new
+    from .progress import Progress
+
+    # Its form is checked before it is fetched; the hash is what the file turns out to have.
+    _body_with(body, url, "0" * _DIGEST_DIGITS)
+    session.progress = progress = Progress(1)
+    archive, digest = fetched_new(downloads(session, progress), url, progress.step)
+    with scratch_folder(session.home) as place:
+        archives.extract(archive, place / "additional_files")
+        draft.check_own_files(place / "additional_files")
+    return _body_with(body, url, digest)
+
+
+def _body_with(body: NewContainer, url: str, digest: str) -> NewContainer:
+    from medperf.bodies import checked_input
+
+    with checked_input():
+        return body.model_validate(
+            {**body.as_sent(), "additional_files_url": url, "additional_files_hash": digest}
+        )
+
+
+@container.command("set-operational")
+@click.argument("container_uid", type=UID)
+@yes_option
+@pass_session
+def set_operational(session: Session, container_uid: int, yes: bool) -> None:
+    """Bring your container into operation: everybody sees it, and benchmarks can be made of it."""
+    from medperf_contracts.registry import ContainerView
+
+    from . import changing
+
+    meaning = "In OPERATION everybody who is logged in sees it, with its manifest and parameters."
+    changed = changing.set_operational(
+        session, "container", container_uid, ContainerView, meaning=meaning, yes=yes
+    )
+    if changed is not None:
+        click.echo(
+            "Next, as a model's owner: medperf model associate --benchmark_uid UID"
+            f" --model_uid {container_uid}; as a committee: medperf benchmark submit FILE"
+        )
+
+
+@container.command()
+@click.argument("container_uid", type=UID)
+@click.option("--description", help="What it is.")
+@click.option("--additional_files", "url", metavar="URL", help="Where the same archive is now.")
+@click.option("--image_url", metavar="URL", help="Where the same image is as a file.")
+@validity_option
+@yes_option
+@pass_session
+def update(
+    session: Session,
+    container_uid: int,
+    description: str | None,
+    url: str | None,
+    image_url: str | None,
+    is_valid: bool | None,
+    yes: bool,
+) -> None:
+    """Change what may change of your container in any state; what it does never changes."""
+    from medperf_contracts.registry import ContainerChanges, ContainerView
+
+    from . import changing
+    from .progress import Progress
+
+    def check(thing: ContainerView) -> None:
+        if url is not None and thing.additional_files_hash is not None:
+            session.progress = progress = Progress(1)
+            _, found = changing.fetched_new(changing.downloads(session, progress), url, progress.step)
+            changing.check_same(url, found, thing.additional_files_hash, "its additional files")
+
+    given = changing.what_was_given(
+        description=description, additional_files_url=url, image_url=image_url, is_valid=is_valid
+    )
+    changing.update(
+        session, "container", container_uid, ContainerView, ContainerChanges, given, yes=yes, check=check
+    )

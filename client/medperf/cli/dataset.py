@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .changing import UID, validity_option
 from .dataset_views import ls, view
 from .engines import How, how_options
 from .listing import silent_yes_option
@@ -120,6 +121,30 @@ def submit(session: Session, data_uid: str, yes: bool) -> None:
         click.echo(f"Registered as {registered.state.value}. Server UID: {registered.id}")
         if registered.name != chosen.name:
             click.echo(f"You had registered the same data before, as {registered.name!r}: that one stands.")
+
+
+@dataset.command()
+@click.argument("dataset_uid", type=UID)
+@click.option("--description", help="What it is.")
+@click.option("--location", help="Where the data is.")
+@validity_option
+@yes_option
+@pass_session
+def update(
+    session: Session,
+    dataset_uid: int,
+    description: str | None,
+    location: str | None,
+    is_valid: bool | None,
+    yes: bool,
+) -> None:
+    """Change what the server has of your dataset, by its server UID; its data and statistics never change."""
+    from medperf_contracts.registry import DatasetChanges, DatasetView
+
+    from . import changing
+
+    given = changing.what_was_given(description=description, location=location, is_valid=is_valid)
+    changing.update(session, "dataset", dataset_uid, DatasetView, DatasetChanges, given, yes=yes)
 
 
 @dataset.command()

@@ -16,14 +16,16 @@ from .session import Session, server_options
 COMMANDS = {
     "association": ("medperf.cli.association:association", "Requests to take part in benchmarks, and decisions."),
     "auth": ("medperf.cli.auth:auth", "Who is logged in."),
-    "benchmark": ("medperf.cli.benchmark:benchmark", "Benchmarks: look at them, run them."),
-    "container": ("medperf.cli.container:container", "Containers: preparations, models, metrics."),
+    "benchmark": ("medperf.cli.benchmark:benchmark", "Benchmarks: look at them, set them up, run them."),
+    "container": ("medperf.cli.container:container", "Containers: preparations, models, metrics; register them."),
     "dataset": ("medperf.cli.dataset:dataset", "Datasets: prepare, submit, associate."),
     "doctor": ("medperf.cli.doctor:doctor", "What is well here and what is not, and what to do."),
     "login": ("medperf.cli.auth:login", "Log in to the server."),
     "logout": ("medperf.cli.auth:logout", "Log out of the server."),
+    "model": ("medperf.cli.model:model", "Models: look at them, ask that one take part."),
     "notifications": ("medperf.cli.notifications:notifications", "What happened that concerns you."),
     "result": ("medperf.cli.result:result", "Results: look at them, submit them."),
+    "test": ("medperf.cli.test:test", "Try containers out before anything is registered."),
     "tutorial": ("medperf.cli.tutorial:tutorial", "The tutorial's files, and its committee."),
 }
 

@@ -25,7 +25,7 @@ class Session:
     """One command's server, local folder and gateway, each made when it is first used.
 
     `yes` is whether the person answered every question beforehand, with `--yes`; `progress` shows the work that
-    goes on, if some does.
+    goes on, if some does; `asks_server` is false for a command that has all it needs on this machine.
     """
 
     def __init__(self) -> None:
@@ -34,6 +34,7 @@ class Session:
         self.allow_http = False
         self.yes = False
         self.progress: Progress | None = None
+        self.asks_server = True
 
     def ask_password(self, username: str) -> str:
         """The password of somebody whose login has ended, perhaps in the middle of long work."""
@@ -82,6 +83,8 @@ class Session:
         asks = self.ask_password if prompts.has_terminal() else None
         gateway = Gateway(home, network=self.network, ask_login=asks)
         click.get_current_context().call_on_close(gateway.close)
+        if not self.asks_server:
+            return gateway
         answered = gateway.server()
         try:
             home.check_store(answered)

@@ -11,6 +11,9 @@ from medperf.manifest.model import (
     Role,
     Sandbox,
     Task,
+    fitting_roles,
+    lacking,
+    own_inputs,
     require_tasks,
 )
 
@@ -24,6 +27,9 @@ __all__ = [
     "Role",
     "Sandbox",
     "Task",
+    "fitting_roles",
+    "lacking",
+    "own_inputs",
     "parse_mlcube",
     "plan_io",
     "require_tasks",

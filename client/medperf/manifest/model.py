@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -80,7 +80,8 @@ class Manifest:
     gpus: int
 
 
-_INPUTS = frozenset({"data_path", "labels_path", "parameters_file"})
+PARAMETERS_FILE = "parameters_file"
+_INPUTS = frozenset({"data_path", "labels_path", PARAMETERS_FILE})
 # role -> task -> (inputs, outputs) that must be there
 _REQUIRED: Mapping[Role, Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
     Role.PREPARATION: {
@@ -88,9 +89,9 @@ _REQUIRED: Mapping[Role, Mapping[str, tuple[frozenset[str], frozenset[str]]]] = 
         "sanity_check": (_INPUTS, frozenset()),
         "statistics": (_INPUTS, frozenset({"output_path"})),
     },
-    Role.MODEL: {"infer": (frozenset({"data_path", "parameters_file"}), frozenset({"output_path"}))},
+    Role.MODEL: {"infer": (frozenset({"data_path", PARAMETERS_FILE}), frozenset({"output_path"}))},
     Role.METRICS: {
-        "evaluate": (frozenset({"predictions", "labels", "parameters_file"}), frozenset({"output_path"}))
+        "evaluate": (frozenset({"predictions", "labels", PARAMETERS_FILE}), frozenset({"output_path"}))
     },
 }
 
@@ -98,18 +99,36 @@ _REQUIRED: Mapping[Role, Mapping[str, tuple[frozenset[str], frozenset[str]]]] = 
 def require_tasks(manifest: Manifest, role: Role | str) -> None:
     """Raise BadManifest, naming the key, unless `manifest` can serve as `role`."""
     role = Role(role)
+    missing = lacking(manifest, role)
+    if missing is not None:
+        raise BadManifest(
+            f"The container {manifest.name!r} cannot be a benchmark's {role} container: {missing} is missing",
+            hint="Its owner must add it to the manifest; the tasks of each role are in docs/containers.md.",
+        )
+
+
+def lacking(manifest: Manifest, role: Role) -> str | None:
+    """The first key that `manifest` would need in order to serve as `role`; None where it can."""
     for task_name, (inputs, outputs) in _REQUIRED[role].items():
         task = manifest.tasks.get(task_name)
         if task is None:
-            raise _unfit(manifest, role, f"tasks.{task_name}")
+            return f"tasks.{task_name}"
         for group, needed, given in (("inputs", inputs, task.inputs), ("outputs", outputs, task.outputs)):
             missing = sorted(needed - {parameter.name for parameter in given})
             if missing:
-                raise _unfit(manifest, role, f"tasks.{task_name}.parameters.{group}.{missing[0]}")
+                return f"tasks.{task_name}.parameters.{group}.{missing[0]}"
+    return None
 
 
-def _unfit(manifest: Manifest, role: Role, key: str) -> BadManifest:
-    return BadManifest(
-        f"The container {manifest.name!r} cannot be a benchmark's {role} container: {key} is missing",
-        hint="Its owner must add it to the manifest; the tasks of each role are in docs/containers.md.",
-    )
+def fitting_roles(manifest: Manifest) -> tuple[Role, ...]:
+    """The roles whose tasks `manifest` has."""
+    return tuple(role for role in Role if lacking(manifest, role) is None)
+
+
+def own_inputs(manifest: Manifest, role: Role) -> Iterator[tuple[Task, Parameter]]:
+    """The inputs of a role's tasks that are the container's own files: nobody gives them at a run."""
+    for task_name, (inputs, _) in _REQUIRED[role].items():
+        task = manifest.tasks[task_name]
+        for parameter in task.inputs:
+            if parameter.name == PARAMETERS_FILE or parameter.name not in inputs:
+                yield task, parameter

@@ -1,0 +1,175 @@
+"""What the commands share that register a thing, change it, or bring it into operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from medperf.errors import Refused, UsageError
+
+from .prompts import confirm, show_before_sending
+from .tables import printable
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from medperf.assets import Assets
+    from medperf_contracts.registry import BenchmarkView, ContainerView, DatasetView
+    from medperf_contracts.values import Body, Changes
+
+    from .progress import Progress
+    from .session import Session
+
+    Thing = BenchmarkView | ContainerView | DatasetView
+
+ThingT = TypeVar("ThingT", bound="Thing")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+UID = click.IntRange(min=1)
+
+
+def register(
+    session: Session, noun: str, body: Body, view: type[ThingT], *, yes: bool, seen: Iterable[str] = ()
+) -> ThingT:
+    """Show what will be sent, ask, send it, and say which UID it has: also where it was registered before.
+
+    What is there already is no failure: nothing is left to do, and the thing that stands is the one to go on with.
+    """
+    from .work import existing_id
+
+    show_before_sending(f"This is all that will be sent to {session.server}:", body)
+    confirm(f"Register this {noun}?", yes=yes)
+    try:
+        made = session.gateway.post(f"/{noun}s", body, view, seen=seen)
+    except Refused as refused:
+        there = existing_id(refused, noun)
+        if there is None:
+            raise
+        made = _get(session, noun, there, view)
+        click.echo(printable(f"You registered the same before, as {made.name!r} ({made.state}): that one stands."))
+    else:
+        click.echo(f"Registered as {made.state}.")
+    click.echo(f"Server UID: {made.id}")
+    return made
+
+
+def set_operational(
+    session: Session, noun: str, uid: int, view: type[ThingT], *, meaning: str, yes: bool
+) -> ThingT | None:
+    """Bring a thing into operation, after a question that says what that means; None where it was already."""
+    from medperf_contracts.values import State
+
+    thing = _get(session, noun, uid, view)
+    if thing.state is State.OPERATION:
+        click.echo(printable(f"{noun.capitalize()} {uid} ({thing.name}) is in operation already."))
+        return None
+    click.echo(meaning)
+    confirm(printable(f"Bring {noun} {uid} ({thing.name}) into operation? It cannot be undone."), yes=yes)
+    changed = session.gateway.post(f"/{noun}s/{uid}/set-operational", None, view, seen=[f"{noun}/{uid}"])
+    click.echo(printable(f"{noun.capitalize()} {uid} ({changed.name}) is in {changed.state}."))
+    return changed
+
+
+def update(
+    session: Session,
+    noun: str,
+    uid: int,
+    view: type[ThingT],
+    changes: type[Changes],
+    given: Mapping[str, object],
+    *,
+    yes: bool,
+    check: Callable[[ThingT], None] = lambda _: None,
+) -> None:
+    """Change what may change of the thing as it is now; a change that somebody else made meanwhile is not lost.
+
+    `given` are the fields that the person named; `check` looks at them beside the thing, before anything is sent.
+    """
+    from medperf.bodies import checked_input
+
+    if not given:
+        raise UsageError(
+            "Say what is to change.", hint=f"`medperf {noun} update --help` lists what may change in any state."
+        )
+    with checked_input():
+        body = changes(**given)
+    thing = _get(session, noun, uid, view)
+    check(thing)
+    click.echo(printable(f"{noun.capitalize()} {uid} ({thing.name}) is at version {thing.version}."))
+    show_before_sending(f"This change will be sent to {session.server}:", body)
+    confirm(f"Change this {noun}?", yes=yes)
+    try:
+        changed = session.gateway.patch(f"/{noun}s/{uid}", body, view, version=thing.version)
+    except Refused as refused:
+        if refused.code != "precondition_failed":
+            raise
+        raise Refused(
+            f"Somebody changed it since you were shown it: {refused}",
+            hint=f"Look at what it is now (medperf {noun} view {uid}), then run this command again.",
+            code=refused.code,
+            status=refused.status,
+        ) from refused
+    if changed.version == thing.version:
+        click.echo("It was so already: nothing was changed.")
+    else:
+        click.echo(f"Changed: it is at version {changed.version} now.")
+
+
+def validity_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Add `--valid/--invalid`, given to the command as `is_valid`."""
+    return click.option("--valid/--invalid", "is_valid", default=None, help="Whether others should build on it.")(
+        command
+    )
+
+
+def what_was_given(**fields: object) -> dict[str, object]:
+    """The fields that the person named."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def downloads(session: Session, progress: Progress) -> Assets:
+    """The store of fetched files, which shows how much of a file is here."""
+    from medperf.assets import Assets
+
+    gateway = session.gateway
+
+    def note(done: int, _: int | None) -> None:
+        progress.note(f"{done / 1e6:.1f} MB fetched")
+
+    return Assets(session.home.assets, lambda url, sink: gateway.download(url, sink, on_progress=note))
+
+
+def fetched_new(
+    assets: Assets, url: str, step: Callable[[str], AbstractContextManager[object]]
+) -> tuple[Path, str]:
+    """A file that is about to be registered, and its SHA-256; the person typed the URL and can mend it."""
+    try:
+        with step(f"fetch {url}"):
+            return assets.fetch_new(url)
+    except Refused as refused:
+        raise Refused(
+            str(refused),
+            hint="Check the address. On an embedded server, `medperf-server asset add FILE` serves a file and"
+            " prints its address.",
+            code=refused.code,
+            status=refused.status,
+        ) from refused
+
+
+def check_same(url: str, found: str, registered: str | None, what: str) -> None:
+    """Raise IntegrityError unless the file behind a new URL is the one that is registered."""
+    from medperf.errors import IntegrityError
+
+    if registered is not None and found != registered:
+        raise IntegrityError(
+            f"{url} gives a file with the SHA-256 {found}, but {registered} is registered as {what}.",
+            hint="Give an address of that very file; another file is another thing, to be registered anew.",
+        )
+
+
+def _get(session: Session, noun: str, uid: int, view: type[ThingT]) -> ThingT:
+    return session.gateway.get(f"/{noun}s/{uid}", view, seen=[f"{noun}/{uid}"])
