@@ -10,11 +10,11 @@ from medperf.errors import BadManifest, NotApproved, UsageError
 
 from .changing import UID
 from .container import STATES
+from .engines import How, how_options
 from .listing import Column, choice, mine_option, owner_filter, print_list, silent_yes_option
 from .prompts import confirm, show_before_sending, yes_option
 from .session import Session, pass_session
 from .tables import json_option, print_view, printable
-from .work import time_limit_option
 
 if TYPE_CHECKING:
     from medperf.trials import Trial
@@ -65,12 +65,10 @@ def view(session: Session, model_uid: int, as_json_text: bool) -> None:
 @model.command()
 @click.option("--benchmark_uid", "-b", "benchmark_id", required=True, type=UID, help="The benchmark's UID.")
 @click.option("--model_uid", "-m", "model_id", required=True, type=UID, help="The model's: its container's UID.")
-@time_limit_option
+@how_options
 @yes_option
 @pass_session
-def associate(
-    session: Session, benchmark_id: int, model_id: int, time_limit_seconds: float | None, yes: bool
-) -> None:
+def associate(session: Session, benchmark_id: int, model_id: int, how: How, yes: bool) -> None:
     """Ask that a model take part in a benchmark, after it has run on the benchmark's demo data."""
     from medperf.errors import Refused
     from medperf.trials import TASKS
@@ -79,7 +77,7 @@ def associate(
     from .progress import Progress
     from .work import Work, benchmark_view, check_open, existing_id
 
-    work = Work.begin(session, Progress(len(TASKS)), time_limit_seconds)
+    work = Work.begin(session, Progress(len(TASKS)), how)
     container = _model(session, model_id)
     seen = [f"benchmark/{benchmark_id}", f"container/{model_id}"]
     asked = work.gateway.items("/associations", AssociationView, seen=seen, benchmark=benchmark_id, model=model_id)
@@ -177,6 +175,7 @@ def _compatibility_test(work: Work, container: ContainerView, benchmark: Benchma
     )
     with scratch_folder(work.session.home) as place:
         demo = benchmark_demo_data(work, benchmark, place / "demo_data")
+        work.choose_engines(parts.preparation, parts.model, parts.metrics)
         return try_out(
             work.runner,
             parts,

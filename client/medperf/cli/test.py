@@ -14,10 +14,10 @@ import click
 from medperf.errors import BadManifest, UsageError
 
 from .changing import UID
+from .engines import How, how_options
 from .listing import silent_yes_option
 from .session import Session, pass_session
 from .tables import json_option, print_view, printable
-from .work import time_limit_option
 
 if TYPE_CHECKING:
     from medperf.containers import LocalContainer
@@ -83,7 +83,7 @@ class Data:
 @click.option("--data_path", type=click.Path(path_type=Path), help="Instead: a folder with raw data; only read.")
 @click.option("--labels_path", type=click.Path(path_type=Path), help="With it: the folder with its labels.")
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep what each task wrote here.")
-@time_limit_option
+@how_options
 @json_option
 @silent_yes_option
 @pass_session
@@ -95,7 +95,7 @@ def run(
     data_path: Path | None,
     labels_path: Path | None,
     keep: Path | None,
-    time_limit_seconds: float | None,
+    how: How,
     as_json_text: bool,
 ) -> None:
     """Run a preparation, a model and metrics on demo data or your own, each local or registered.
@@ -113,7 +113,7 @@ def run(
     if keep is not None:
         check_keep(keep)
     session.asks_server = benchmark_id is not None or data.url is not None or any(one.uid for one in given)
-    work = Work.begin(session, Progress(len(TASKS)), time_limit_seconds)
+    work = Work.begin(session, Progress(len(TASKS)), how)
     benchmark = None if benchmark_id is None else benchmark_view(work.gateway, benchmark_id)
     if benchmark is not None and benchmark.demo_data_url is None and data == Data(None, None, None):
         raise UsageError(
@@ -123,6 +123,7 @@ def run(
     with scratch_folder(session.home) as place:
         parts = _parts(work, given, benchmark, place)
         raw = _raw(work, data, benchmark, place / "demo_data")
+        work.choose_engines(parts.preparation, parts.model, parts.metrics)
         trial = try_out(
             work.runner,
             parts,
@@ -235,7 +236,7 @@ def _ready(work: Work, source: ContainerView | Draft, role: Role, place: Path) -
     from medperf.drafts import Draft
 
     if isinstance(source, Draft):
-        return source.lay_out(place, role)
+        return work.with_local_image(source.lay_out(place, role))
     return work.bring(source, role)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medperf.api import Gateway
     from medperf.containers import LocalContainer
     from medperf.datasets import LocalDataset
+    from medperf.engines.choice import Engines
     from medperf.manifest import Role
     from medperf.tasks import Runner
     from medperf_contracts.associations import AssociationView
@@ -37,6 +38,7 @@ class Work:
 
     session: Session
     gateway: Gateway
+    engines: Engines
     runner: Runner
     progress: Progress
 
@@ -52,7 +54,7 @@ class Work:
         engines = make_engines(session, how, progress.line)
         end_left_over(session.home, journal, engines, say=lambda text: click.echo(printable(text), err=True))
         runner = Runner(session.home, journal, engines.choose, progress.line, how.limits(), how.root_is_writable)
-        return cls(session, gateway, runner, progress)
+        return cls(session, gateway, engines, runner, progress)
 
     def tell(self, step: str) -> None:
         """Say which step of an evaluation begins."""
@@ -80,6 +82,12 @@ class Work:
             ),
         )
         return fetch_container(view, role=role, home=self.session.home, assets=assets)
+
+    def with_local_image(self, container: LocalContainer) -> LocalContainer:
+        """A container that is not registered, with the image that Docker has under its name, if it has one."""
+        docker = container.manifest.docker
+        image_hash = None if docker is None else self.engines.image_here(docker.image)
+        return replace(container, image_hash=image_hash)
 
     def choose_engines(self, *containers: LocalContainer) -> None:
         """Choose what runs these, before the work begins: somebody may be asked, and images may have to come."""

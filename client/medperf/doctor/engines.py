@@ -23,8 +23,15 @@ def sandbox() -> Finding:
     return Finding(Level.OK, f"a small container ran; its memory and processes are bounded by {_bounded_by()}")
 
 
+def docker() -> Finding:
+    """Docker, and whether its containers see this machine's files."""
+    from medperf.engines.docker import DockerEngine
+
+    return Finding(Level.OK, f"a small container ran under {DockerEngine(Path()).probe()}")
+
+
 # Each runs a small container, and returns what it found or raises EngineUnavailable with the remedy.
-ENGINES: Mapping[str, Callable[[], Finding]] = {"sandbox": sandbox}
+ENGINES: Mapping[str, Callable[[], Finding]] = {"docker": docker, "sandbox": sandbox}
 
 
 def engine_checks(engines: Mapping[str, Callable[[], Finding]] = ENGINES) -> list[Check]:
@@ -52,7 +59,7 @@ def _bounded_by() -> str:
     """A cgroup where one can be made and joined, else the watcher, which is late by a moment."""
     from medperf.engines.cgroup import make_cgroup, read_hierarchies
 
-    cgroup = make_cgroup("doctor", memory_bytes=_GIB, processes=64, hierarchies=read_hierarchies())
+    cgroup = make_cgroup("doctor", memory_bytes=_GIB, processes=64, cpus=None, hierarchies=read_hierarchies())
     try:
         with subprocess.Popen(
             [sys.executable, "-I", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE

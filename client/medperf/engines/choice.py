@@ -94,6 +94,14 @@ class Engines:
             self._chosen[container] = choice
         return self._chosen[container]
 
+    def image_here(self, name: str) -> str | None:
+        """The SHA-256 of the image that Docker has under this name; None where it has none or does not answer."""
+        try:
+            self.docker.check()
+            return self.docker.image_named(name)
+        except EngineUnavailable:
+            return None
+
     def _choose(self, container: Runnable) -> Choice:
         if self.platform is Platform.SANDBOX:
             _check_sandbox(container)

@@ -74,10 +74,27 @@ class DockerEngine:
             raise EngineUnavailable(f"No Docker engine answers at {_address()}", hint=_START) from error
         return f"Docker {version['Version']} (API {version['ApiVersion']})"
 
+    def probe(self) -> str:
+        """What answers, after it has run a small container; EngineUnavailable with the remedy where it cannot."""
+        from medperf.engines.docker_probe import probe_docker
+
+        version = self.check()
+        with _answering():
+            probe_docker(self, self._client)
+        return version
+
     def find_image(self, image: Image) -> str | None:
         """The ID of the image that is registered, where the engine has it."""
         with _answering():
             return find_image(self._client, image)
+
+    def image_named(self, name: str) -> str | None:
+        """The SHA-256 of the image that has this name here, in hex."""
+        from docker.errors import ImageNotFound
+
+        with _answering(), suppress(ImageNotFound):
+            return str(self._client.images.get(name).id).removeprefix("sha256:")
+        return None
 
     def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
         self.get_image(_image_of(spec), on_line=on_line)
