@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 SITE_DATA = "MEDPERF_SITE_DATA"
+ENGINE = "MEDPERF_TEST_ENGINE"
+# It is made while other tests run; on a slow mirror that takes minutes.
+BASE_SECONDS = 270
 _NOT_SET = (
     f"{SITE_DATA} is not set: the tests on real X-rays did not run. It names a folder with images/, labels/."
 )
@@ -23,6 +27,22 @@ def site_data() -> Path:
     if not (folder / "images").is_dir() or not (folder / "labels" / "labels.csv").is_file():
         pytest.fail(f"{SITE_DATA} names {folder}, which has no images/ and labels/labels.csv")
     return folder
+
+
+@pytest.fixture(scope="session")
+def base_image() -> str:
+    """The SHA-256 of an image with Python 3, in the engine that tests/with_docker.sh started or found."""
+    named = os.environ.get(ENGINE)
+    if not named:
+        pytest.fail(f"{ENGINE} is not set: run `make test`, or tests/with_docker.sh .venv/bin/python -m pytest …")
+    deadline = time.monotonic() + BASE_SECONDS
+    while time.monotonic() < deadline:
+        if (Path(named) / "failed").exists():
+            pytest.fail(f"the base image could not be made: {(Path(named) / 'failed').read_text()[-2000:]}")
+        if (Path(named) / "base").exists():
+            return (Path(named) / "base").read_text().strip().removeprefix("sha256:")
+        time.sleep(0.5)
+    pytest.fail(f"the base image was not made within {BASE_SECONDS} s")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
+from containers import attack
+from containers.attack import CALLERS, Client
 from medperf.credentials import Credentials, Keyring
 from medperf.home import Home
 from peers import answers
@@ -18,6 +20,12 @@ from peers.scripted_peer import Reply, Script, ScriptedPeer, by_path
 from tutorials.path import EmbeddedServer
 
 NewPerson = Callable[..., Person]
+# How memory and processes are bounded: in the sandbox by a cgroup where root can make one, else by rlimits and the
+# watcher; in Docker always by a cgroup.
+BOUNDS = [("sandbox", caller, cgroups) for caller, cgroups in (("root", True), ("root", False), ("user", False))]
+BOUNDS += [("docker", caller, True) for caller in CALLERS]
+ENGINES = [(engine, caller) for engine in ("sandbox", "docker") for caller in CALLERS]
+
 Serve = Callable[[Mapping[str, Reply | Script]], ScriptedPeer]
 
 
@@ -76,3 +84,43 @@ def person(
         return log_in(Person(name, tmp_path / name, embedded.url, monkeypatch, capsys))
 
     return new
+
+
+@pytest.fixture(scope="session")
+def library() -> Iterator[Path]:
+    """The client and what it imports, where a plain user can read it."""
+    with attack.library() as folder:
+        yield folder
+
+
+@pytest.fixture(params=ENGINES, ids="-".join)
+def client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
+    """A client that runs containers: each engine, as root and as a plain user."""
+    engine, caller = request.param
+    with _made(request, engine, caller, library) as made:
+        yield made
+
+
+@pytest.fixture(params=["sandbox", "docker"])
+def one_client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
+    """Each engine, for what does not depend on who calls."""
+    with _made(request, request.param, CALLERS[0], library) as made:
+        yield made
+
+
+@pytest.fixture(
+    params=[bound for bound in BOUNDS if bound[1] in CALLERS],
+    ids=lambda bound: f"{bound[0]}-{bound[1]}-{'cgroup' if bound[2] else 'watcher'}",
+)
+def bounded_client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
+    """Each way in which memory and processes are bounded."""
+    engine, caller, cgroups = request.param
+    with _made(request, engine, caller, library, cgroups=cgroups) as made:
+        yield made
+
+
+def _made(
+    request: pytest.FixtureRequest, engine: str, caller: str, library: Path, *, cgroups: bool = True
+) -> AbstractContextManager[Client]:
+    image = request.getfixturevalue("base_image") if engine == "docker" else ""
+    return attack.make_client(engine, caller, library, cgroups=cgroups, image_sha256=image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS = 60
 # After SIGKILL the kernel needs moments; longer than this is an engine in trouble, not a container.
 _END_SECONDS = 30.0
+_LEAST_WAIT_SECONDS = 0.02
 # Asking for the size of a container's own layer makes the engine walk through it.
 _LAYER_LOOK_SECONDS = 5.0
 # From this version of the API on, a read-only mount is read-only with all that is mounted inside it.
@@ -48,6 +49,8 @@ class _Run:
     container: Container
     log: RunLog
     watch: Watch
+    # By the engine's clock, which is this machine's; whole seconds are what its API takes.
+    began: int
     cause: Cause | None = None
 
 
@@ -113,6 +116,7 @@ class DockerEngine:
         confinement = confine(spec, self._caller)
         self._check_inputs(confinement)
         self._give_outputs(confinement)
+        began = int(time.time())
         with _answering():
             container = self._create(spec, confinement)
             log: RunLog | None = None
@@ -126,7 +130,7 @@ class DockerEngine:
                 self._take_outputs(spec)
                 raise
         look = self._layer_watch(container, confinement)
-        self._runs[spec.run_id] = _Run(spec, container, log, Watch(spec.limits, spec.outputs(), look))
+        self._runs[spec.run_id] = _Run(spec, container, log, Watch(spec.limits, spec.outputs(), look), began)
 
     def find(self, run_id: str) -> State | None:
         with _answering():
@@ -137,8 +141,8 @@ class DockerEngine:
     def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
         run = self._runs[run_id]
         try:
-            with Stream(lambda: run.container.logs(stream=True, follow=True)) as stream:
-                _follow(run, stream, on_line)
+            with Stream(lambda: self._memory_events(run)) as kills, Stream(lambda: _output(run)) as output:
+                _follow(run, output, kills, on_line)
         finally:
             try:
                 state = _end(run.container)
@@ -229,6 +233,12 @@ class DockerEngine:
         for folder in spec.outputs():
             take_over(folder, owner=self._caller.uid, group=self._caller.gid)
 
+    def _memory_events(self, run: _Run) -> Iterable[dict[str, Any]]:
+        """An event for each process of the container that the kernel kills for memory: its first may live on."""
+        wanted = {"type": "container", "event": "oom", "container": run.container.id}
+        events: Iterable[dict[str, Any]] = self._client.events(since=run.began, decode=True, filters=wanted)
+        return events
+
     def _layer_watch(self, container: Container, confinement: Confinement) -> Callable[[], Cause | None]:
         """Looks at the size of the container's own layer, where it has one to write to."""
         next_look = time.monotonic() + _LAYER_LOOK_SECONDS
@@ -311,14 +321,22 @@ def _start(container: Container) -> None:
         raise
 
 
-def _follow(run: _Run, stream: Stream, on_line: Callable[[str], None]) -> None:
+def _output(run: _Run) -> Iterable[bytes]:
+    output: Iterable[bytes] = run.container.logs(stream=True, follow=True)
+    return output
+
+
+def _follow(
+    run: _Run, output: Stream[bytes], kills: Stream[dict[str, Any]], on_line: Callable[[str], None]
+) -> None:
     """Read the run's output to its end, stopping the run where it breaks a limit."""
     killed_at: float | None = None
-    while (chunk := stream.next(run.watch.seconds_to_next_look())) is not None:
-        for line in run.log.feed(chunk):
+    while not output.has_ended:
+        chunk = output.take(run.watch.seconds_to_next_look() or _LEAST_WAIT_SECONDS)
+        for line in run.log.feed(chunk or b""):
             on_line(line)
         if run.cause is None:
-            run.cause = run.watch.broken_limit()
+            run.cause = Cause.OUT_OF_MEMORY if kills.take() else run.watch.broken_limit()
         if run.cause is not None and killed_at is None:
             _kill(run.container)
             killed_at = time.monotonic()
@@ -327,7 +345,7 @@ def _follow(run: _Run, stream: Stream, on_line: Callable[[str], None]) -> None:
     # The output has ended; the engine may take another moment, or the task may have closed it and go on.
     while run.cause is None and _is_running(run.container):
         run.cause = run.watch.broken_limit()
-        time.sleep(0.02)
+        time.sleep(_LEAST_WAIT_SECONDS)
 
 
 def _end(container: Container) -> dict[str, Any]:

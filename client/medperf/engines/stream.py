@@ -1,4 +1,4 @@
-"""An engine's stream of output, read in a thread so that whoever waits can look at other things meanwhile."""
+"""An engine's stream of output or events, read in a thread: whoever waits can look at other things meanwhile."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Generic, Self, TypeVar
 
-# Chunks that wait to be taken; when there are so many, the engine is read no further.
+T = TypeVar("T")
+
+# Items that wait to be taken; when there are so many, the engine is read no further.
 _WAITING_MOST = 64
 _LOOK_SECONDS = 0.1
 
 
-class Stream:
-    """Chunks as they come. Leaving the block lets the thread end, also where the engine says nothing more."""
+class Stream(Generic[T]):
+    """Items as they come. Leaving the block closes the stream, also where the engine says nothing more."""
 
-    def __init__(self, begin: Callable[[], Iterable[bytes]]) -> None:
+    def __init__(self, begin: Callable[[], Iterable[T]]) -> None:
         self._begin = begin
-        self._chunks: queue.Queue[bytes | None] = queue.Queue(_WAITING_MOST)
+        self._items: queue.Queue[T | None] = queue.Queue(_WAITING_MOST)
+        self._opened: Any = None
         self._is_left = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
+        self.has_ended = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -31,26 +35,33 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_left.set()
+        with suppress(Exception):  # the SDK's stream has a `close`; whether it was closed already does not matter
+            self._opened.close()
 
-    def next(self, timeout_seconds: float) -> bytes | None:
-        """What came, empty where nothing did within the timeout; None at the end."""
+    def take(self, timeout_seconds: float = 0.0) -> T | None:
+        """The next item; None where none came within the timeout, and at the end, which `has_ended` then tells."""
+        if self.has_ended:
+            return None
         try:
-            return self._chunks.get(timeout=max(timeout_seconds, 0.001))
+            item = self._items.get(block=timeout_seconds > 0, timeout=timeout_seconds or None)
         except queue.Empty:
-            return b""
+            return None
+        self.has_ended = item is None
+        return item
 
     def _read(self) -> None:
         # However the SDK fails when its engine ends: the container's state, asked for next, tells what happened.
         with suppress(Exception):
-            for chunk in self._begin():
-                if not self._put(chunk):
+            self._opened = self._begin()
+            for item in self._opened:
+                if not self._put(item):
                     return
         self._put(None)
 
-    def _put(self, chunk: bytes | None) -> bool:
+    def _put(self, item: T | None) -> bool:
         while not self._is_left.is_set():
             try:
-                self._chunks.put(chunk, timeout=_LOOK_SECONDS)
+                self._items.put(item, timeout=_LOOK_SECONDS)
             except queue.Full:
                 continue
             return True

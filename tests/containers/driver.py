@@ -92,6 +92,7 @@ def docker_spec(case: dict[str, Any], folder: Path) -> TaskSpec:
         mounts=(*spec.mounts, Mount(folder / "code", PurePosixPath("/mlcube_code"), writable=False)),
         image=Image(case.get("image", "medperf-test/base:latest"), case["image_sha256"]),
         root_is_writable=case.get("root_is_writable", False),
+        environment={**spec.environment, "PYTHONUNBUFFERED": "1"},
     )
 
 
