@@ -47,6 +47,7 @@ _WRITABLE_ROOT = (
 class _Run:
     spec: TaskSpec
     container: Container
+    output: Iterable[bytes]
     log: RunLog
     watch: Watch
     # By the engine's clock, which is this machine's; whole seconds are what its API takes.
@@ -122,6 +123,8 @@ class DockerEngine:
             log: RunLog | None = None
             try:
                 log = RunLog(spec.log, spec.limits.log_bytes)
+                # Before the start: what the engine keeps of the output itself loses a last line without an end.
+                output = container.attach(stream=True)
                 _start(container)
             except BaseException:
                 if log is not None:
@@ -130,7 +133,8 @@ class DockerEngine:
                 self._take_outputs(spec)
                 raise
         look = self._layer_watch(container, confinement)
-        self._runs[spec.run_id] = _Run(spec, container, log, Watch(spec.limits, spec.outputs(), look), began)
+        watch = Watch(spec.limits, spec.outputs(), look)
+        self._runs[spec.run_id] = _Run(spec, container, output, log, watch, began)
 
     def find(self, run_id: str) -> State | None:
         with _answering():
@@ -141,7 +145,7 @@ class DockerEngine:
     def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
         run = self._runs[run_id]
         try:
-            with Stream(lambda: self._memory_events(run)) as kills, Stream(lambda: _output(run)) as output:
+            with Stream(lambda: self._memory_events(run)) as kills, Stream(lambda: run.output) as output:
                 _follow(run, output, kills, on_line)
         finally:
             try:
@@ -321,11 +325,6 @@ def _start(container: Container) -> None:
         raise
 
 
-def _output(run: _Run) -> Iterable[bytes]:
-    output: Iterable[bytes] = run.container.logs(stream=True, follow=True)
-    return output
-
-
 def _follow(
     run: _Run, output: Stream[bytes], kills: Stream[dict[str, Any]], on_line: Callable[[str], None]
 ) -> None:
@@ -338,6 +337,7 @@ def _follow(
         if run.cause is None:
             run.cause = Cause.OUT_OF_MEMORY if kills.take() else run.watch.broken_limit()
         if run.cause is not None and killed_at is None:
+            output.let_go()
             _kill(run.container)
             killed_at = time.monotonic()
         if killed_at is not None and time.monotonic() > killed_at + _END_SECONDS:

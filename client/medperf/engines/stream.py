@@ -24,6 +24,7 @@ class Stream(Generic[T]):
         self._items: queue.Queue[T | None] = queue.Queue(_WAITING_MOST)
         self._opened: Any = None
         self._is_left = threading.Event()
+        self._is_let_go = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self.has_ended = False
 
@@ -49,6 +50,12 @@ class Stream(Generic[T]):
         self.has_ended = item is None
         return item
 
+    def let_go(self) -> None:
+        """Take no more than is here already, and read on without keeping it: an engine that cannot get rid of its
+        output does not end a container either.
+        """
+        self._is_let_go.set()
+
     def _read(self) -> None:
         # However the SDK fails when its engine ends: the container's state, asked for next, tells what happened.
         with suppress(Exception):
@@ -60,6 +67,8 @@ class Stream(Generic[T]):
 
     def _put(self, item: T | None) -> bool:
         while not self._is_left.is_set():
+            if item is not None and self._is_let_go.is_set():
+                return True
             try:
                 self._items.put(item, timeout=_LOOK_SECONDS)
             except queue.Full:
