@@ -30,7 +30,7 @@ check: setup
 	$(BIN)/python -m pytest -q tests/unit
 
 test: check
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+	tests/with_docker.sh $(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
 
 docs: setup
 	@$(BIN)/python docs/generate.py
@@ -46,4 +46,4 @@ stick: setup
 	    $(foreach manifest,$(MANIFESTS),--manifest $(manifest))
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .cache .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -35,14 +35,18 @@ def build(base: str, say: Callable[[str], object]) -> dict[str, str]:
     version = _run(["docker", "run", "--rm", "--network", "none", base, "python3", "-c", _SAY_VERSION]).strip()
     architecture = _run(["docker", "image", "inspect", "--format", "{{.Architecture}}", base]).strip()
     built = {}
+    fetched: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
         wheels = Path(folder) / "wheels"
         for name in CONTAINERS:
             manifest = yaml.safe_load((HERE / name / "mlcube.yaml").read_text())
             context = Path(folder) / name
             context.mkdir()
-            (context / "requirements.txt").write_text(_requirements(manifest))
-            _fetch(context / "requirements.txt", wheels, version, _ARCHITECTURES[architecture])
+            requirements = _requirements(manifest)
+            (context / "requirements.txt").write_text(requirements)
+            if requirements not in fetched:
+                _fetch(context / "requirements.txt", wheels, version, _ARCHITECTURES[architecture])
+                fetched.add(requirements)
             shutil.copytree(wheels, context / "wheels")
             shutil.copytree(
                 HERE / name / "additional_files",

@@ -288,12 +288,12 @@ class EmbeddedServer:
 
 
 @contextmanager
-def seeded_server(home: Path, *options: str) -> Iterator[EmbeddedServer]:
-    """A running server with the tutorial's seed; it is stopped at the end."""
+def seeded_server(home: Path, *options: str, images: Path | None = None) -> Iterator[EmbeddedServer]:
+    """A running server with the tutorial's seed, with `images` where they are built; it is stopped at the end."""
     server = EmbeddedServer(home, options)
     server.start()
     try:
-        server.command("seed", "--demo", "data")
+        server.command("seed", "--demo", "data", *(["--images", str(images)] if images else []))
         yield server
     finally:
         if server.is_running:

@@ -4,6 +4,7 @@ Reads a case as JSON from the file that it is given, runs the case's code in the
 client would know as one line of JSON.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,7 +18,7 @@ from medperf.engines.docker import DockerEngine
 from medperf.engines.machine import read_machine
 from medperf.engines.outputs import check_outputs
 from medperf.engines.sandbox import SandboxEngine
-from medperf.errors import ClientError
+from medperf.errors import ClientError, EngineUnavailable
 from medperf.manifest.model import Sandbox
 
 PACKAGES = "packages"
@@ -36,7 +37,7 @@ def main(case_file: str) -> None:
         print(json.dumps({**said, "lines": []}))
         return
     is_docker = case.get("engine") == "docker"
-    engine: Engine = DockerEngine(folder) if is_docker else sandbox(case, folder)
+    engine: Engine = DockerEngine(Path(case.get("home", folder))) if is_docker else sandbox(case, folder)
     spec = docker_spec(case, folder) if is_docker else sandbox_spec(case, folder)
     lines: list[str] = []
 
@@ -60,7 +61,9 @@ def main(case_file: str) -> None:
         said["interrupted"] = True
     except ClientError as error:
         said.update(error=type(error).__name__, message=str(error), hint=error.hint)
-    said.update(lines=lines[-200:], forgotten=engine.find(spec.run_id) is None)
+    said.update(lines=lines[-200:])
+    with contextlib.suppress(EngineUnavailable):  # what is said is said; an engine may have gone meanwhile
+        said.update(forgotten=engine.find(spec.run_id) is None)
     print(json.dumps(said))
 
 

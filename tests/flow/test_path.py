@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from flow.conftest import StartServer
 from tutorials.path import YES, EmbeddedServer, Site, Step, data_owner_path, login
 
 DISORDER_SEED = 20261123
+# model -> (AUC, F1) on the tutorial's 240 phantoms
+SCORES = {2: (0.872825, 0.691489), 4: (0.940797, 0.840426)}
 
 
 def rows(server: EmbeddedServer, service: str, query: str) -> list[tuple[object, ...]]:
@@ -44,6 +47,36 @@ def test_the_path_runs_on_the_tutorials_data_and_then_on_real_x_rays(
     for service in ("registry", "associations", "results", "notifications"):
         content = (server.home / f"{service}.db").read_bytes() + (server.home / f"{service}.db-wal").read_bytes()
         assert b"cxr0" not in content, service
+
+
+@pytest.mark.xdist_group("images")
+@pytest.mark.parametrize("platform", ["sandbox", "docker"])
+def test_the_tutorial_gives_the_same_scores_in_every_engine(
+    start_server: StartServer,
+    site_of: Callable[[EmbeddedServer], Site],
+    tutorial_images: Path,
+    platform: str,
+) -> None:
+    server = start_server(images=tutorial_images)
+    site = site_of(server)
+    for step in data_owner_path(platform=platform):
+        site.walk(step)
+    accepted = rows(server, "results", "SELECT model_id, metrics, engine, engine_reason FROM results ORDER BY id")
+    scores = {model: json.loads(str(metrics)) for model, metrics, *_ in accepted}
+    assert {model: (found["auc"], found["f1"]) for model, found in scores.items()} == SCORES
+    assert {engine for *_, engine, _ in accepted} == {platform}
+    assert all(str(reason).startswith(f"--platform {platform}") for *_, reason in accepted)
+    assert_nothing_is_left_over(server)
+
+
+@pytest.mark.xdist_group("images")
+def test_auto_takes_docker_where_it_has_the_registered_images_and_asks_nothing(
+    start_server: StartServer, site_of: Callable[[EmbeddedServer], Site], tutorial_images: Path
+) -> None:
+    site = site_of(start_server(images=tutorial_images))
+    made, logged_in, _, prepare, *_ = data_owner_path(platform="docker")
+    for step in (made, logged_in, replace(prepare, command=prepare.command.replace(" --platform docker", ""))):
+        site.walk(step)
 
 
 @pytest.mark.parametrize("seed", [DISORDER_SEED, DISORDER_SEED + 1])

@@ -303,8 +303,11 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except (DockerException, requests.RequestException) as error:
-        said = str(error).splitlines()[0]
-        raise EngineUnavailable(f"Docker does not do its work at {_address()} ({said})", hint=_START) from error
+        # Of an API's error its own explanation; a lost connection has only words of Python's.
+        said = getattr(error, "explanation", None) or "it does not answer any more"
+        raise EngineUnavailable(
+            f"Docker does not do its work at {_address()}: {str(said).splitlines()[0]}", hint=_START
+        ) from error
 
 
 def _address() -> str:

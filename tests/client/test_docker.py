@@ -1,0 +1,270 @@
+"""What only Docker has to hold or to say: layers, volumes, containers found by label, an engine that goes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from containers.attack import AS_ROOT, CALLERS, MIB, Client, eventually, make_client, processes_with
+from medperf.engines.docker import DockerEngine
+from medperf.engines.docker_options import RUN_LABEL
+
+
+@pytest.fixture(scope="session")
+def daemon(base_image: str) -> docker.DockerClient:
+    """The engine itself, to look at what is left."""
+    return docker.from_env()
+
+
+@pytest.fixture(params=CALLERS)
+def client(request: pytest.FixtureRequest, library: Path, base_image: str) -> Iterator[Client]:
+    with make_client("docker", request.param, library, image_sha256=base_image) as made:
+        yield made
+
+
+@pytest.fixture
+def one_client(library: Path, base_image: str) -> Iterator[Client]:
+    with make_client("docker", CALLERS[0], library, image_sha256=base_image) as made:
+        yield made
+
+
+def containers_of(daemon: docker.DockerClient, run_id: str) -> list[Container]:
+    found: list[Container] = daemon.containers.list(all=True, filters={"label": f"{RUN_LABEL}={run_id}"})
+    return found
+
+
+def built(daemon: docker.DockerClient, base_image: str, folder: Path, *lines: str) -> str:
+    """The SHA-256 of an image with these lines of a Dockerfile on the base."""
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("\n".join([f"FROM sha256:{base_image}", *lines]) + "\n")
+    image, _ = daemon.images.build(path=str(folder), network_mode="none", rm=True)
+    return str(image.id).removeprefix("sha256:")
+
+
+# What it sees and may do
+
+
+def test_the_engines_socket_and_the_callers_files_are_not_there(client: Client) -> None:
+    ran = client.run(
+        f"""
+        for path in ({str(client.folder / "home")!r}, "/var/run/docker.sock", "/run/docker.sock", "/mnt", "/srv"):
+            print(f"{{path}}={{os.path.exists(path) and bool(os.listdir(path))}}")
+        print("names=" + ",".join(sorted(os.environ)))
+        mounted = [line.split()[1] for line in open("/proc/mounts") if " rw," in line]
+        print("writable=" + ",".join(path for path in mounted if os.access(path, os.W_OK)))
+        """
+    )
+    answers = ran.answers
+    assert "SECRET" not in answers.pop("names")
+    writable = {path for path in answers.pop("writable").split(",") if not path.startswith(("/dev", "/proc"))}
+    assert writable == {"/tmp", "/mlcube_io1"}
+    assert set(answers.values()) == {"False"}
+
+
+def test_nothing_of_a_run_is_left_in_the_engine(one_client: Client, daemon: docker.DockerClient) -> None:
+    assert one_client.run("sys.exit(3)").exit_code == 3
+    assert containers_of(daemon, one_client.run_id) == []
+
+
+def test_a_program_that_is_not_there_is_the_containers_failure(
+    one_client: Client, daemon: docker.DockerClient
+) -> None:
+    ran = one_client.run("pass", command=["/no/such/program"])
+    assert ran.error == "CannotStart"
+    assert "/no/such/program" in ran.message
+    assert containers_of(daemon, one_client.run_id) == []
+
+
+def test_an_image_that_must_write_to_itself_is_told_of_the_option_and_gets_a_layer(
+    client: Client, daemon: docker.DockerClient
+) -> None:
+    code = 'open("/opt/mark" if os.getuid() == 0 else "/var/tmp/mark", "w").write("x"); print("written=yes")'
+    refused = client.run(code)
+    assert refused.exit_code == 1
+    assert "--writable_root" in refused.advice
+    allowed = client.run(code, root_is_writable=True)
+    assert (allowed.exit_code, allowed.answers) == (0, {"written": "yes"})
+    assert not Path("/var/tmp/mark").exists()
+
+
+def test_that_layer_is_bounded(one_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = one_client.run(
+        """
+        for place in range(200):
+            open(f"/var/tmp/{place}", "wb").write(bytes(1024 * 1024))
+        time.sleep(20)
+        """,
+        root_is_writable=True,
+        limits={"output_bytes": 50 * MIB, "wall_seconds": 15},
+    )
+    assert ran.cause == "output_limit"
+
+
+def test_a_volume_of_the_image_is_memory_and_bounded(
+    one_client: Client, daemon: docker.DockerClient, base_image: str, tmp_path: Path
+) -> None:
+    one_client.image_sha256 = built(daemon, base_image, tmp_path / "image", "VOLUME /weights")
+    before = {volume.id for volume in daemon.volumes.list()}
+    ran = one_client.run(
+        """
+        def fill():
+            with open("/weights/filler", "wb") as file:
+                for _ in range(64):
+                    file.write(bytes(1024 * 1024))
+                    file.flush()
+        attempt("fill", fill)
+        """,
+        limits={"tmp_bytes": 4 * MIB},
+    )
+    assert ran.answers == {"fill": "refused OSError 28"}
+    assert {volume.id for volume in daemon.volumes.list()} == before
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can mount the file system that this needs")
+def test_a_file_system_mounted_inside_an_input_is_refused_where_it_would_be_writable(
+    one_client: Client, daemon: docker.DockerClient
+) -> None:
+    inner = one_client.folder / "in" / "more data"
+    inner.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", inner], check=True)
+    try:
+        ran = one_client.run("open('/mlcube_io0/more data/planted', 'w')")
+        planted = (inner / "planted").exists()
+    finally:
+        subprocess.run(["umount", inner], check=True)
+    assert not planted
+    if tuple(map(int, daemon.api.api_version.split("."))) < (1, 44):
+        assert (ran.error, str(inner) in ran.message) == ("EngineUnavailable", True)
+    else:
+        assert ran.exit_code == 1
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root gives a container another user")
+def test_data_that_only_root_can_read_is_refused_with_what_to_do(one_client: Client, tmp_path: Path) -> None:
+    # The engine makes readable what lies in the local folder, and nothing else of root's.
+    engine = DockerEngine(tmp_path / "elsewhere")
+    assert engine.check()
+    private = one_client.folder / "in" / "scan.txt"
+    ran = one_client.run("print(open('/mlcube_io0/scan.txt').read())", home=str(tmp_path / "elsewhere"))
+    assert ran.error == "UsageError"
+    assert str(private) in ran.message
+    assert "chmod -R a+rX" in ran.hint
+    assert private.stat().st_mode & 0o777 == 0o600
+
+
+# The end of a client, and of an engine
+
+
+def test_a_container_whose_client_was_killed_is_found_by_its_run_and_ended(
+    client: Client, daemon: docker.DockerClient
+) -> None:
+    marker = f"marker{uuid.uuid4().hex}"
+    command, environment = client.command(
+        "print('started'); time.sleep(60)", command=["python", "main.py", marker], limits={"wall_seconds": 50}
+    )
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd="/")
+    try:
+        assert eventually((client.folder / "started").exists)
+    finally:
+        driver.kill()
+        driver.wait()
+    # It outlives its client; its label says whose it is.
+    engine = DockerEngine(client.folder)
+    assert engine.find(client.run_id) == "running"
+    assert engine.left_over() == {client.run_id}
+    engine.discard(client.run_id)
+    assert engine.find(client.run_id) is None
+    assert eventually(lambda: not processes_with(marker))
+    engine.discard(client.run_id)
+
+
+class Door:
+    """A way to the engine that a test can shut, as an engine that ends does."""
+
+    def __init__(self, path: Path) -> None:
+        address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        self._engine = address.removeprefix("unix://")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def shut(self) -> None:
+        for one in (self._listener, *self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(self._engine)
+                self._open += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+def test_an_engine_that_goes_in_the_middle_is_said_and_what_it_left_is_found_later(
+    one_client: Client, daemon: docker.DockerClient
+) -> None:
+    path = one_client.folder / "engine.sock"
+    door = Door(path)
+    command, environment = one_client.command("print('started'); time.sleep(60)", limits={"wall_seconds": 50})
+    driver = subprocess.Popen(
+        command, env={**environment, "DOCKER_HOST": f"unix://{path}"}, stdout=subprocess.PIPE, text=True, cwd="/"
+    )
+    try:
+        assert eventually((one_client.folder / "started").exists)
+        door.shut()
+        said = driver.communicate(timeout=30)[0]
+    finally:
+        if driver.poll() is None:
+            driver.kill()
+            driver.wait()
+    assert '"cause": "engine_gone"' in said or '"error": "EngineUnavailable"' in said, said
+    engine = DockerEngine(one_client.folder)
+    assert engine.left_over() == {one_client.run_id}
+    engine.discard(one_client.run_id)
+    assert containers_of(daemon, one_client.run_id) == []
+
+
+def test_an_interrupt_while_the_engine_is_slow_still_leaves_nothing(
+    one_client: Client, daemon: docker.DockerClient
+) -> None:
+    command, environment = one_client.command("print('started'); time.sleep(60)", limits={"wall_seconds": 50})
+    for _ in range(3):
+        (one_client.folder / "started").unlink(missing_ok=True)
+        with ExitStack() as stack:
+            driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd="/")
+            stack.callback(driver.wait)
+            stack.callback(driver.kill)
+            time.sleep(0.9)  # at about the moment when the container is made and started
+            driver.send_signal(signal.SIGINT)
+            driver.wait(timeout=30)
+        DockerEngine(one_client.folder).discard(one_client.run_id)
+        assert containers_of(daemon, one_client.run_id) == []
+        shutil.rmtree(one_client.folder / "out")
+        (one_client.folder / "out").mkdir()
