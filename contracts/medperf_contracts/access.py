@@ -43,6 +43,11 @@ ACCESS: Mapping[str, frozenset[Role]] = {
     "POST /api/v1/users": _OPERATOR,
     "GET /api/v1/users": frozenset({Role.ADMINISTRATOR, Role.OPERATOR}),
     "GET /api/v1/users/me": _LOGGED_IN,
+    "POST /api/v1/users/me/password": _LOGGED_IN,
+    "POST /api/v1/users/{user_id}/disable": _OPERATOR,
+    "POST /api/v1/users/{user_id}/enable": _OPERATOR,
+    "POST /api/v1/users/{user_id}/make-admin": _OPERATOR,
+    "POST /api/v1/users/{user_id}/set-password": _OPERATOR,
     # registry: a container or benchmark in development is seen by its owner and administrators only
     "POST /api/v1/containers": _LOGGED_IN,
     "GET /api/v1/containers": _LOGGED_IN,

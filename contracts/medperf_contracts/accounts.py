@@ -11,6 +11,11 @@ from .values import Body, Id, Instant, ThingView, Username, View
 
 # 1 KiB: argon2id hashes any length, but a bound keeps one request from costing more than another.
 Password = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+RefreshToken = Annotated[str, StringConstraints(min_length=20, max_length=256)]
+
+
+# NIST SP 800-63B, section 5.1.1, for what a person chooses. A demo's known password is shorter.
+PASSWORD_LENGTH_LEAST = 8
 
 
 class Login(Body):
@@ -23,7 +28,7 @@ class Login(Body):
 class Refresh(Body):
     """A refresh token, which is used up by this call."""
 
-    refresh_token: Annotated[str, StringConstraints(min_length=20, max_length=256)]
+    refresh_token: RefreshToken
 
 
 class Tokens(View):
@@ -44,11 +49,26 @@ class NewUser(Body):
     is_admin: bool = False
 
 
+class NewPassword(Body):
+    """The password that the operator gives to an account."""
+
+    password: Password
+
+
+class PasswordChange(Body):
+    """A person's own new password; the login that the refresh token belongs to goes on, their others end."""
+
+    old_password: Password
+    new_password: Password
+    refresh_token: RefreshToken
+
+
 class UserView(ThingView):
-    """An account."""
+    """An account; one that is not active can neither log in nor go on with a login."""
 
     username: str
     is_admin: bool
+    is_active: bool = True
     created_at: Instant
 
 

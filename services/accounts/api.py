@@ -4,18 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from medperf_contracts.accounts import Login, NewUser, Refresh, Seeding, ServerView, Tokens, UserView
+from medperf_contracts.accounts import (
+    Login,
+    NewPassword,
+    NewUser,
+    PasswordChange,
+    Refresh,
+    Seeding,
+    ServerView,
+    Tokens,
+    UserView,
+)
 from medperf_contracts.paging import Page
-from services.kernel.errors import NotAllowed
+from medperf_contracts.values import Id, Username
+from services.kernel.errors import ChangedMeanwhile, NoSuchThing, NotAllowed
 from services.kernel.http import CallerParam, SessionParam, new_router, refusals, shown
 from services.kernel.idempotency import IdempotencyKeyReused, InProgress
 from services.kernel.paging import PageParam
 from services.kernel.service import Service
 
 from . import commands, queries, tokens
-from .errors import LoginEnded, StoreNotEmpty, StoreNotForDemo, UserExists, WrongCredentials
+from .domain import User
+from .errors import (
+    AccountDisabled,
+    LastAdministrator,
+    LoginEnded,
+    PasswordTooShort,
+    StoreNotEmpty,
+    StoreNotForDemo,
+    UserExists,
+    WrongCredentials,
+)
 
 router = new_router()
 
@@ -26,6 +48,7 @@ def _service(request: Request) -> Service:
 
 
 ServiceParam = Annotated[Service, Depends(_service)]
+UserIdParam = Annotated[Id, Path()]
 
 
 @router.get("/api/v1/server")
@@ -57,7 +80,7 @@ async def view_public_keys(service: ServiceParam) -> dict[str, Any]:
     return dict(tokens.public_keys(service.settings.signing_key_file).as_dict(private=False))
 
 
-@router.post("/api/v1/auth/login", responses=refusals(WrongCredentials))
+@router.post("/api/v1/auth/login", responses=refusals(WrongCredentials, AccountDisabled))
 async def log_in(body: Login, service: ServiceParam) -> Tokens:
     """Begin a login with a name and a password."""
     return await commands.log_in(
@@ -82,7 +105,7 @@ async def log_out(body: Refresh, caller: CallerParam, session: SessionParam) -> 
 @router.post(
     "/api/v1/users",
     status_code=201,
-    responses=refusals(NotAllowed, UserExists, IdempotencyKeyReused, InProgress),
+    responses=refusals(NotAllowed, UserExists, PasswordTooShort, IdempotencyKeyReused, InProgress),
 )
 async def create_user(body: NewUser, session: SessionParam, response: Response) -> UserView:
     """Make an account; only the operator can."""
@@ -91,12 +114,58 @@ async def create_user(body: NewUser, session: SessionParam, response: Response) 
 
 
 @router.get("/api/v1/users", responses=refusals(NotAllowed))
-async def browse_users(session: SessionParam, asked: PageParam) -> Page[UserView]:
-    """All accounts."""
-    return await queries.browse(session, asked)
+async def browse_users(
+    session: SessionParam, asked: PageParam, username: Annotated[Username | None, Query()] = None
+) -> Page[UserView]:
+    """All accounts, or the one of a name."""
+    return await queries.browse(session, asked, username=username)
 
 
 @router.get("/api/v1/users/me")
 async def view_me(caller: CallerParam, session: SessionParam, response: Response) -> UserView:
     """The caller's own account."""
     return shown(response, await queries.user(session, caller.user_id), "user")
+
+
+@router.post(
+    "/api/v1/users/me/password",
+    status_code=204,
+    responses=refusals(WrongCredentials, AccountDisabled, PasswordTooShort, IdempotencyKeyReused, InProgress),
+)
+async def change_password(body: PasswordChange, caller: CallerParam, session: SessionParam) -> None:
+    """Replace the caller's own password; their other logins end."""
+    await commands.change_password(session, caller, body)
+
+
+_REFUSALS = (NotAllowed, NoSuchThing, ChangedMeanwhile, IdempotencyKeyReused, InProgress)
+
+
+@router.post("/api/v1/users/{user_id}/disable", responses=refusals(*_REFUSALS, LastAdministrator))
+async def disable_user(user_id: UserIdParam, session: SessionParam, response: Response) -> UserView:
+    """Disable an account: its logins end, and it cannot log in."""
+    return await _changed(session, response, await commands.disable_user(session, user_id))
+
+
+@router.post("/api/v1/users/{user_id}/enable", responses=refusals(*_REFUSALS))
+async def enable_user(user_id: UserIdParam, session: SessionParam, response: Response) -> UserView:
+    """Take a disabled account into use again."""
+    return await _changed(session, response, await commands.enable_user(session, user_id))
+
+
+@router.post("/api/v1/users/{user_id}/make-admin", responses=refusals(*_REFUSALS))
+async def make_admin(user_id: UserIdParam, session: SessionParam, response: Response) -> UserView:
+    """Make a person an administrator, from their next access token on."""
+    return await _changed(session, response, await commands.make_admin(session, user_id))
+
+
+@router.post("/api/v1/users/{user_id}/set-password", responses=refusals(*_REFUSALS, PasswordTooShort))
+async def set_password(
+    user_id: UserIdParam, body: NewPassword, session: SessionParam, response: Response
+) -> UserView:
+    """Give an account another password; its logins end."""
+    return await _changed(session, response, await commands.set_password(session, user_id, body.password))
+
+
+async def _changed(session: AsyncSession, response: Response, user: User) -> UserView:
+    await session.flush()  # the version that is shown is the one after the change
+    return shown(response, await queries.view_of(user), "user")

@@ -7,20 +7,21 @@ hold up another, and a refresh token that was copied must end its login although
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from medperf_contracts.accounts import NewUser, Seeding, Tokens
+from medperf_contracts.accounts import NewUser, PasswordChange, Seeding, Tokens
 from services.kernel import clock
-from services.kernel.auth import Caller
+from services.kernel.auth import Caller, TokenInvalid
 from services.kernel.db import Database, unique_or
+from services.kernel.errors import NoSuchThing
 
 from . import tokens
 from .domain import LOGIN_LASTS, Login, Store, User
 from .errors import LoginEnded, UserExists, WrongCredentials
-from .tables import users
+from .tables import logins, users
 
 STORE_ROW = 1
 
@@ -44,6 +45,7 @@ async def mark_seeded(session: AsyncSession, body: Seeding, *, is_embedded: bool
 
 async def create_user(session: AsyncSession, body: NewUser) -> User:
     """Make an account."""
+    (await session.get_one(Store, STORE_ROW)).check_new_password(body.password)
     refusal = UserExists(f"There is a user '{body.username}' already.")
     if await session.scalar(select(User).where(users.c.username == body.username)) is not None:
         raise refusal
@@ -58,6 +60,69 @@ async def create_user(session: AsyncSession, body: NewUser) -> User:
     return user
 
 
+async def disable_user(session: AsyncSession, user_id: int) -> User:
+    """Disable an account and end its logins; an access token that it has lasts its 15 minutes."""
+    administrators = await session.scalars(
+        select(User).where(users.c.is_admin, users.c.is_active).order_by(users.c.id).with_for_update()
+    )
+    others = [administrator for administrator in administrators if administrator.id != user_id]
+    user = await _user_to_change(session, user_id)
+    user.disable(other_administrators=len(others))
+    await _end_logins(session, user.id)
+    return user
+
+
+async def enable_user(session: AsyncSession, user_id: int) -> User:
+    """Take an account into use again."""
+    user = await _user_to_change(session, user_id)
+    user.enable()
+    return user
+
+
+async def make_admin(session: AsyncSession, user_id: int) -> User:
+    """Make a person an administrator."""
+    user = await _user_to_change(session, user_id)
+    user.make_admin()
+    return user
+
+
+async def set_password(session: AsyncSession, user_id: int, password: str) -> User:
+    """Give an account another password and end its logins."""
+    (await session.get_one(Store, STORE_ROW)).check_new_password(password)
+    user = await _user_to_change(session, user_id)
+    user.set_password(await tokens.hash_password(password))
+    await _end_logins(session, user.id)
+    return user
+
+
+async def change_password(session: AsyncSession, caller: Caller, body: PasswordChange) -> None:
+    """Replace the caller's own password and end their logins but the one that they changed it from."""
+    user = await session.get(User, caller.user_id, with_for_update=True)
+    if user is None:
+        raise TokenInvalid("The account of this login is not in this store.")
+    user.check_active()
+    if not await tokens.verify_password(body.old_password, user.password_hash):
+        raise WrongCredentials("The old password is wrong.", hint="Type the password that you log in with now.")
+    (await session.get_one(Store, STORE_ROW)).check_new_password(body.new_password)
+    user.set_password(await tokens.hash_password(body.new_password))
+    await _end_logins(session, user.id, but=tokens.login_of(body.refresh_token))
+
+
+async def _user_to_change(session: AsyncSession, user_id: int) -> User:
+    """The account, held until the commit: a login at the same moment comes before, or after."""
+    user = await session.get(User, user_id, with_for_update=True)
+    if user is None:
+        raise NoSuchThing(f"There is no user {user_id}.")
+    return user
+
+
+async def _end_logins(session: AsyncSession, user_id: int, *, but: UUID | None = None) -> None:
+    alive = select(Login).where(logins.c.user_id == user_id, logins.c.is_ended.is_(False)).with_for_update()
+    for login in await session.scalars(alive):
+        if login.id != but:
+            login.end()
+
+
 async def log_in(database: Database, username: str, password: str, *, signing_key_file: Path) -> Tokens:
     """Begin a login."""
     async with database.read() as session:
@@ -67,6 +132,9 @@ async def log_in(database: Database, username: str, password: str, *, signing_ke
     login_id = uuid4()
     refresh_token = tokens.new_refresh_token(login_id)
     async with database.write() as session:
+        verified_hash = user.password_hash
+        user = await session.get_one(User, user.id, with_for_update={"read": True})
+        user.check_login(verified_hash)
         session.add(
             Login(
                 id=login_id,

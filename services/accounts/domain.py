@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from .errors import LoginEnded, StoreNotEmpty, StoreNotForDemo
+from medperf_contracts.accounts import PASSWORD_LENGTH_LEAST
+
+from .errors import (
+    AccountDisabled,
+    LastAdministrator,
+    LoginEnded,
+    PasswordTooShort,
+    StoreNotEmpty,
+    StoreNotForDemo,
+    WrongCredentials,
+)
 
 # A login that is used at least once a month never asks for the password again.
 LOGIN_LASTS = timedelta(days=30)
@@ -21,7 +31,37 @@ class User:
     username: str
     password_hash: str
     is_admin: bool
+    is_active: bool = True
     created_at: datetime
+
+    def check_active(self) -> None:
+        """Refuse what only an account in use may do."""
+        if not self.is_active:
+            raise AccountDisabled(f"The account '{self.username}' is disabled.")
+
+    def check_login(self, verified_hash: str) -> None:
+        """Refuse a login where the account was disabled, or its password replaced, while it was checked."""
+        self.check_active()
+        if self.password_hash != verified_hash:
+            raise WrongCredentials("The name or the password is wrong.")
+
+    def disable(self, *, other_administrators: int) -> None:
+        """No login of this account is good any more; of the active administrators, one always stays."""
+        if self.is_active and self.is_admin and not other_administrators:
+            raise LastAdministrator(f"'{self.username}' is the last active administrator of this server.")
+        self.is_active = False
+
+    def enable(self) -> None:
+        """The account is in use again; its earlier logins stay ended."""
+        self.is_active = True
+
+    def make_admin(self) -> None:
+        """An administrator from the next access token on: a token says what its person is."""
+        self.is_admin = True
+
+    def set_password(self, password_hash: str) -> None:
+        """Replace the password."""
+        self.password_hash = password_hash
 
 
 @dataclass(kw_only=True)
@@ -81,3 +121,8 @@ class Store:
             what = f"it was seeded with '{self.seeded_with}'" if self.seeded_with else f"it has {users} accounts"
             raise StoreNotEmpty(f"This server is not empty: {what}.")
         self.seeded_with = demo
+
+    def check_new_password(self, password: str) -> None:
+        """Refuse a short password, but on a demo's store: its people's is known, and it stays on loopback."""
+        if self.seeded_with is None and len(password) < PASSWORD_LENGTH_LEAST:
+            raise PasswordTooShort(f"A password has at least {PASSWORD_LENGTH_LEAST} characters.")

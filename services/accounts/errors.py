@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from services.kernel.errors import Conflict, Unauthorized
+from services.kernel.errors import BadRequest, Conflict, Forbidden, Unauthorized
 
 
 class WrongCredentials(Unauthorized):
     code = "wrong_credentials"
     hint = "Check the name and the password; after a reset of the server its accounts are new."
+
+
+class AccountDisabled(Forbidden):
+    code = "account_disabled"
+    hint = "Ask the server's operator: medperf-server user enable NAME"
 
 
 class LoginEnded(Unauthorized):
@@ -18,6 +23,16 @@ class LoginEnded(Unauthorized):
 class UserExists(Conflict):
     code = "user_exists"
     hint = "Choose another name."
+
+
+class PasswordTooShort(BadRequest):
+    code = "password_too_short"
+    hint = "Choose a longer one: several words are easy to remember."
+
+
+class LastAdministrator(Conflict):
+    code = "last_administrator"
+    hint = "Make another person an administrator first: medperf-server user make-admin NAME"
 
 
 class StoreNotEmpty(Conflict):

@@ -37,9 +37,10 @@ async def user(session: AsyncSession, user_id: int) -> UserView:
     return await view_of(user)
 
 
-async def browse(session: AsyncSession, asked: PageRequest) -> Page[UserView]:
-    """All accounts."""
-    return await page(session, select(User), by=users.c.id, asked=asked, view=view_of)
+async def browse(session: AsyncSession, asked: PageRequest, *, username: str | None) -> Page[UserView]:
+    """All accounts, or the one of a name."""
+    query = select(User) if username is None else select(User).where(users.c.username == username)
+    return await page(session, query, by=users.c.id, asked=asked, view=view_of)
 
 
 async def view_of(user: User) -> UserView:
@@ -49,5 +50,6 @@ async def view_of(user: User) -> UserView:
         version=user.version,
         username=user.username,
         is_admin=user.is_admin,
+        is_active=user.is_active,
         created_at=user.created_at,
     )

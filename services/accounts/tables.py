@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, String, Table, Uuid
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, String, Table, Uuid, true
 from sqlalchemy.orm import registry
 
 from services.kernel.clock import BigId, Instant
@@ -20,6 +20,7 @@ users = Table(
     Column("username", String(64), nullable=False, unique=True),
     Column("password_hash", String(256), nullable=False),
     Column("is_admin", Boolean, nullable=False),
+    Column("is_active", Boolean, nullable=False, server_default=true()),
     Column("created_at", Instant, nullable=False),
     sqlite_autoincrement=True,
 )

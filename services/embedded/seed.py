@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from medperf_contracts.packing import pack
-from medperf_contracts.problems import Problem
 from medperf_contracts.values import Sha256
-from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER
 
-from .store import Store, StoreError
+from .operator import Answer, Person, reach
+from .store import Running, Store, StoreError
 
 DEMO = "data"
 PASSWORD = "test"  # noqa: S105 (the tutorial's, known to everybody: a store that has it stays on loopback)
@@ -26,51 +21,14 @@ ADMINISTRATOR = "testadmin"
 BENCHMARK_OWNER = "testbenchmarkowner"
 MODEL_OWNER = "testmodelowner"
 DATA_OWNER = "testdataowner"
-RETRY_FOR_SECONDS = 60.0
 
 
-class Refused(StoreError):
-    """The server refused a step of the seeding."""
-
-
-@dataclass
-class Person:
-    """One caller of the API."""
-
-    http: httpx.Client
-    token: str
-
-    def post(self, path: str, body: dict[str, Any], *, seen: tuple[str, ...] = ()) -> Answer:
-        """Send a command; try again while the server says that it does not know everything yet."""
-        headers = {"Authorization": f"Bearer {self.token}", IDEMPOTENCY_HEADER: str(uuid.uuid4())}
-        if seen:
-            headers[SEEN_HEADER] = ", ".join(seen)
-        deadline = time.monotonic() + RETRY_FOR_SECONDS
-        while True:
-            response = self.http.post(f"/api/v1/{path}", json=body, headers=headers)
-            if response.status_code == 503 and time.monotonic() < deadline:
-                time.sleep(float(response.headers.get("Retry-After", "1")))
-                continue
-            if response.is_error:
-                problem = Problem.model_validate_json(response.content)
-                raise Refused(f"{path}: {problem.detail}", hint=problem.hint)
-            return Answer(response.json(), response.headers.get(VERSION_HEADER, ""))
-
-
-@dataclass
-class Answer:
-    """What the server answered, and which version of the thing it showed."""
-
-    body: dict[str, Any]
-    version: str
-
-
-def seed_data(store: Store, url: str, images: Mapping[str, str], say: Callable[[str], None]) -> None:
+def seed_data(store: Store, running: Running, images: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Seed the running server for the data owner's tutorial: people, containers, benchmark; no dataset.
 
     `images` gives the SHA-256 of containers' images by the names of their folders, where there are images.
     """
-    with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+    with reach(running) as http:
         operator = Person(http, store.operator_token.read_text())
         operator.post("server/seeding", {"demo": DEMO})
         people = _people(http, operator)

@@ -12,6 +12,7 @@ import uvicorn
 
 from services.accounts import app as accounts
 from services.accounts import commands as accounts_commands
+from services.accounts import queries as accounts_queries
 from services.accounts import tokens
 from services.associations import app as associations
 from services.gateway.embedded import EmbeddedGateway
@@ -25,6 +26,7 @@ from services.registry import app as registry
 from services.results import app as results
 
 from .store import Store, StoreError
+from .tls import Certificate
 
 DEFINITIONS: tuple[Definition, ...] = (
     accounts.DEFINITION,
@@ -62,7 +64,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    store: Store, *, host: str, port: int, disorder_seed: int | None, on_ready: Callable[[str], None]
+    store: Store,
+    *,
+    host: str,
+    port: int,
+    disorder_seed: int | None,
+    on_ready: Callable[[str], None],
+    certificate: Certificate | None = None,
 ) -> None:
     """Run until told to stop. The store must be locked.
 
@@ -73,20 +81,18 @@ def serve(
         tokens.create_signing_key(store.signing_key)
     bus: Bus = EmbeddedBus() if disorder_seed is None else UnreliableBus(disorder_seed)
     services = compose(store, bus, host=host)
-    asyncio.run(_prepare(services, host))
+    asyncio.run(prepare(services))
+    asyncio.run(_keep_demo_on_loopback(services["accounts"], host))
     with listen(host, port) as listener:
         bound_host, bound_port = listener.getsockname()[:2]
         shown_host = f"[{bound_host}]" if ":" in bound_host else bound_host
-        url = f"http://{shown_host}:{bound_port}"
-
-        def say_ready() -> None:
-            store.announce(url)
-            on_ready(url)
+        url = f"{'https' if certificate else 'http'}://{shown_host}:{bound_port}"
+        store.announce(url, certificate=certificate.pem if certificate else None)
 
         gateway = EmbeddedGateway(
             {name: build_app(service) for name, service in services.items()},
             assets=store.assets,
-            working=_working(list(services.values()), say_ready),
+            working=_working(list(services.values()), lambda: on_ready(url)),
         )
         config = uvicorn.Config(
             gateway,
@@ -95,6 +101,7 @@ def serve(
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
         )
         try:
             uvicorn.Server(config).run(sockets=[listener])
@@ -106,32 +113,40 @@ def serve(
 
 def compose(store: Store, bus: Bus, *, host: str) -> dict[str, Service]:
     """Every service, on its database in the store."""
-    operator_token_hash = store.write_operator_token()
+    token_hash = store.write_operator_token()
     return {
-        definition.name: Service(
-            definition,
-            Settings(
-                database_url=f"sqlite+aiosqlite:///{store.database(definition.name)}",
-                signing_key_file=store.signing_key,
-                is_embedded=True,
-                is_on_loopback=is_loopback(host),
-                operator_token_hash=operator_token_hash,
-            ),
-            bus,
-            public_keys=lambda: tokens.public_keys(store.signing_key),
-        )
+        definition.name: service_in(store, definition, bus, host=host, operator_token_hash=token_hash)
         for definition in DEFINITIONS
     }
 
 
-async def _prepare(services: dict[str, Service], host: str) -> None:
-    """Bring every database to the newest schema, and refuse to show a demo's known passwords to a network."""
+def service_in(store: Store, definition: Definition, bus: Bus, *, host: str, operator_token_hash: str) -> Service:
+    """One service, on its database in the store."""
+    settings = Settings(
+        database_url=f"sqlite+aiosqlite:///{store.database(definition.name)}",
+        signing_key_file=store.signing_key,
+        is_embedded=True,
+        is_on_loopback=is_loopback(host),
+        operator_token_hash=operator_token_hash,
+    )
+    return Service(definition, settings, bus, public_keys=lambda: tokens.public_keys(store.signing_key))
+
+
+async def prepare(services: dict[str, Service]) -> None:
+    """Bring every database to the newest schema, and give the store its identity; accounts is among them."""
     for service in services.values():
         await migrate.upgrade(service.database)
     async with services["accounts"].database.write() as session:
-        seeded_with = (await accounts_commands.create_store(session)).seeded_with
+        await accounts_commands.create_store(session)
     for service in services.values():
         await service.database.close()
+
+
+async def _keep_demo_on_loopback(service: Service, host: str) -> None:
+    """Refuse to show a demo's known passwords to a network."""
+    async with service.database.read() as session:
+        seeded_with = (await accounts_queries.server(session, is_embedded=True)).seeded_with
+    await service.database.close()
     if seeded_with is not None and not is_loopback(host):
         raise StoreError(
             f"This store was seeded with the demo '{seeded_with}', whose people have a known password; "

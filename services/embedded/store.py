@@ -41,6 +41,8 @@ class Running:
 
     pid: int
     url: str
+    certificate: str | None
+    """In PEM: the one by which it proves itself, where it serves TLS."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Store:
         except OSError as error:
             raise StoreError(
                 f"Cannot keep a store in {self.home}: {error.strerror}.",
-                hint=f"Choose a folder that you may write to with {HOME_VARIABLE}.",
+                hint=f"Make space or mend the permissions, or choose another folder with {HOME_VARIABLE}.",
             ) from None
         try:
             if not _taken(descriptor):
@@ -106,9 +108,10 @@ class Store:
         finally:
             os.close(descriptor)
 
-    def announce(self, url: str) -> None:
+    def announce(self, url: str, *, certificate: str | None) -> None:
         """Say in the lock who has the store and where it listens; called by the process that has it."""
-        self._lock.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+        said = {"pid": os.getpid(), "url": url, "certificate": certificate}
+        self._lock.write_text(json.dumps(said))
 
     def running(self) -> Running | None:
         """The server that has the store, if there is one and it listens already."""
@@ -122,19 +125,19 @@ class Store:
             except BlockingIOError:
                 try:
                     said = json.loads(lock.read())
-                    return Running(int(said["pid"]), str(said["url"]))
+                    return Running(int(said["pid"]), str(said["url"]), said["certificate"])
                 except (ValueError, KeyError):
                     return None  # it has the store, and does not listen yet
             return None
 
     def write_operator_token(self) -> str:
         """A new operator's token, readable by its owner only; returns its SHA-256."""
-        token = OPERATOR_PREFIX + secrets.token_urlsafe(32)
+        token, token_hash = new_operator_token()
         self.operator_token.unlink(missing_ok=True)
         descriptor = os.open(self.operator_token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(token)
-        return hashlib.sha256(token.encode()).hexdigest()
+        return token_hash
 
     def contents(self) -> list[Path]:
         """What a server made here: never anything else that lies in the folder."""
@@ -153,6 +156,12 @@ class Store:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def new_operator_token() -> tuple[str, str]:
+    """A token by which an operator proves themselves, and its SHA-256."""
+    token = OPERATOR_PREFIX + secrets.token_urlsafe(32)
+    return token, hashlib.sha256(token.encode()).hexdigest()
 
 
 def _taken(descriptor: int) -> bool:

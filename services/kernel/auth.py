@@ -87,8 +87,13 @@ class Gate:
             exp={"essential": True},
         )
 
-    def admit(self, endpoint: str, *, authorization: str | None, peer: str | None) -> Caller:
-        """The caller of `endpoint` (such as `GET /api/v1/users`), unless no role of theirs can be admitted."""
+    def admit(
+        self, endpoint: str, *, authorization: str | None, peer: str | None, own_address: str | None
+    ) -> Caller:
+        """The caller of `endpoint` (such as `GET /api/v1/users`), unless no role of theirs can be admitted.
+
+        `peer` is the address that called, `own_address` the one of this machine that it called.
+        """
         admitted = ACCESS[endpoint]
         if authorization is None:
             if Role.NOBODY in admitted:
@@ -98,7 +103,7 @@ class Gate:
         if scheme.lower() != "bearer" or not token:
             raise TokenInvalid("The Authorization header is not of the form 'Bearer TOKEN'.")
         if token.startswith(OPERATOR_PREFIX):
-            return self._admit_operator(token, endpoint, peer)
+            return self._admit_operator(token, endpoint, is_here=peer in LOOPBACK or peer == own_address)
         if Role.NOBODY in admitted:
             # A stale login must not keep anybody from logging in.
             return Caller(0, "", is_admin=False, is_operator=False, admitted=admitted)
@@ -121,11 +126,11 @@ class Gate:
         except (JoseError, ValueError, KeyError, TypeError):
             raise TokenInvalid("The login token is not one that this server signed.") from None
 
-    def _admit_operator(self, token: str, endpoint: str, peer: str | None) -> Caller:
+    def _admit_operator(self, token: str, endpoint: str, *, is_here: bool) -> Caller:
         digest = hashlib.sha256(token.encode()).hexdigest()
         if self._operator_token_hash is None or not hmac.compare_digest(digest, self._operator_token_hash):
             raise TokenInvalid("The operator's token is not the one that this server wrote at its start.")
-        if peer not in LOOPBACK:
+        if not is_here:
             raise NotAllowed("The operator's token is good on the server's own machine only.")
         admitted = ACCESS[endpoint]
         if Role.OPERATOR not in admitted and Role.NOBODY not in admitted:

@@ -6,7 +6,6 @@ success means that the change is there, and a failed commit is answered as a fai
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -35,6 +34,15 @@ from .service import Service
 # Login and refresh answer secrets, which are not to be kept, and run short transactions of their own.
 OWN_TRANSACTIONS = frozenset({"POST /api/v1/auth/login", "POST /api/v1/auth/refresh"})
 
+# What is remembered of these bodies must not be a quicker way to guess a password than the password's own hash.
+PASSWORD_BODIES = frozenset(
+    {
+        "POST /api/v1/users",
+        "POST /api/v1/users/me/password",
+        "POST /api/v1/users/{user_id}/set-password",
+    }
+)
+
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 ThingViewT = TypeVar("ThingViewT", bound=ThingView)
 
@@ -53,6 +61,7 @@ class ServiceRoute(APIRoute):
                 endpoint,
                 authorization=request.headers.get("authorization"),
                 peer=request.client.host if request.client else None,
+                own_address=(request.scope.get("server") or (None,))[0],
             )
             request.state.caller = caller
             await service.seen.wait(request.headers.get(SEEN_HEADER))
@@ -96,11 +105,12 @@ async def _command(request: Request, service: Service, caller: Caller, endpoint:
         async with service.database.write() as session:
             request.state.session = session
             return await inner(request)
+    key = idempotency.key_of(request.headers.get(IDEMPOTENCY_HEADER))
     claim = idempotency.Claim(
         user_id=caller.user_id,
         route=f"POST {request.url.path}"[:255],
-        key=idempotency.key_of(request.headers.get(IDEMPOTENCY_HEADER)),
-        body_hash=hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest(),
+        key=key,
+        body_hash=await idempotency.hash_body(document, key=key, has_password=endpoint in PASSWORD_BODIES),
     )
     async with service.database.write() as session:
         answered = await idempotency.take(session, claim)

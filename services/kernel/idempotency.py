@@ -6,9 +6,12 @@ for the first on the row's unique index.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi.responses import Response
 from sqlalchemy import ColumnElement, delete, select, text, update
@@ -25,7 +28,11 @@ from .tables import idempotency_key as keys
 
 KEPT_MILLIS = 24 * 3_600_000
 WAIT_SECONDS = 2
+# A slow hash takes memory and a core: more at once would starve the rest of the process.
+_HASHING_AT_ONCE = 2
 KEY_FORM = r"[\x21-\x7e]{8,128}"
+
+_hashing = asyncio.Semaphore(_HASHING_AT_ONCE)
 
 
 class IdempotencyKeyMissing(BadRequest):
@@ -60,6 +67,19 @@ def key_of(header: str | None) -> str:
     if not re.fullmatch(KEY_FORM, header):
         raise IdempotencyKeyMissing(f"{IDEMPOTENCY_HEADER} must be 8 to 128 visible ASCII characters.")
     return header
+
+
+async def hash_body(document: Any, *, key: str, has_password: bool) -> str:
+    """What is kept of a body to know it again; of one with a password, by a slow hash that the key salts."""
+    content = json.dumps(document, sort_keys=True).encode()
+    if not has_password:
+        return hashlib.sha256(content).hexdigest()
+    # 32 MiB and some 200 ms: one of OWASP's choices for scrypt.
+    async with _hashing:
+        slow = await asyncio.to_thread(
+            hashlib.scrypt, content, salt=key.encode(), n=2**15, r=8, p=3, maxmem=64 * 2**20, dklen=32
+        )
+    return slow.hex()
 
 
 async def take(session: AsyncSession, claim: Claim) -> Response | None:

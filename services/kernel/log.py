@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import secrets
+import sys
+from contextlib import suppress
 from contextvars import ContextVar
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 import structlog
 
@@ -13,7 +18,54 @@ import structlog
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
+FILE_BYTES_MOST = 10 * 1024 * 1024
+
 logger = structlog.stdlib.get_logger("medperf")
+
+
+class LogFile(RotatingFileHandler):
+    """A log file and older ones. Where it cannot be written, work goes on: lines are lost, whole, and counted."""
+
+    def __init__(self, path: Path | str, *, files_kept: int) -> None:
+        super().__init__(path, maxBytes=FILE_BYTES_MOST, backupCount=files_kept)
+        self._lost = 0
+        self._whole_bytes = Path(path).stat().st_size
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line; before the first that can be written again, how many could not."""
+        lost_before = self._lost
+        if lost_before:
+            said = {"msg": f"{lost_before} lines could not be written", **_WARNING}
+            super().emit(logging.makeLogRecord(said))
+        if self._lost == lost_before:
+            self._lost = 0
+            super().emit(record)
+        if not self._lost and self.stream is not None:
+            self._whole_bytes = os.fstat(self.stream.fileno()).st_size
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base class's name)
+        """Take back what was written of the line, and say once on standard error that the log has stopped."""
+        error = sys.exception()
+        if not self._lost:
+            sys.stderr.write(f"The log {self.baseFilename} cannot be written ({error}): lines are lost.\n")
+        self._lost += 1
+        stream, self.stream = self.stream, None  # opened again by the next line
+        if stream is None:
+            return
+        with suppress(OSError, ValueError):
+            descriptor = os.dup(stream.fileno())
+            with suppress(OSError):
+                stream.close()  # which tries once more to write
+            os.ftruncate(descriptor, self._whole_bytes)
+            os.close(descriptor)
+
+    def doRollover(self) -> None:  # noqa: N802 (the base class's name)
+        """Begin a new file."""
+        super().doRollover()
+        self._whole_bytes = 0
+
+
+_WARNING = {"name": "medperf", "levelno": logging.WARNING, "levelname": "WARNING"}
 
 
 def configure(handler: logging.Handler) -> None:

@@ -139,6 +139,23 @@ CASES: tuple[Case, ...] = (
     ),
     Case("GET /api/v1/users", _fixed("users")),
     Case("GET /api/v1/users/me", _fixed("users/me")),
+    Case(
+        "POST /api/v1/users/me/password",
+        _fixed(
+            "users/me/password",
+            {"old_password": PASSWORD, "new_password": PASSWORD, "refresh_token": "x" * 40},
+        ),
+        success=204,
+    ),
+    *(
+        Case(f"POST /api/v1/users/{{user_id}}/{verb}", _on(f"users/{{}}/{verb}", lambda whole: whole.user(), body))
+        for verb, body in (
+            ("disable", {}),
+            ("enable", {}),
+            ("make-admin", {}),
+            ("set-password", {"password": PASSWORD}),
+        )
+    ),
     Case("POST /api/v1/containers", lambda whole: Call("containers", whole.new_container()), success=201),
     Case("GET /api/v1/containers", _fixed("containers")),
     Case("GET /api/v1/containers/{container_id}", _on("containers/{}", _container), OWNED_BY_COMMITTEE),

@@ -127,6 +127,11 @@ class Whole:
     def log_in(self, who: str) -> dict[str, Any]:
         return self.did(NOBODY, "POST", "auth/login", {"username": who, "password": PASSWORD})
 
+    def user(self) -> int:
+        """A new account."""
+        body = {"username": f"user{self._next()}", "password": PASSWORD}
+        return int(self.did(OPERATOR, "POST", "users", body)["id"])
+
     def container(self, owner: str, *, in_operation: bool = True) -> int:
         """A new container."""
         number = self._next()

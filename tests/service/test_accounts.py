@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from httpx import Response
@@ -19,15 +24,17 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from medperf_contracts.accounts import NewUser
 from service.peer import OPERATOR_TOKEN, Peer
-from services.accounts import commands
+from services.accounts import commands, tokens
 from services.accounts.app import DEFINITION
 from services.accounts.domain import Login, User
 from services.accounts.errors import UserExists
 from services.accounts.tables import logins, metadata, users
-from services.kernel import clock
+from services.kernel import clock, migrate
 from services.kernel.auth import Gate
+from services.kernel.db import Database
+from services.kernel.http import OWN_TRANSACTIONS, PASSWORD_BODIES
 from services.kernel.service import Definition
-from services.kernel.tables import KERNEL
+from services.kernel.tables import KERNEL, idempotency_key
 
 SERVER, AUTH, USERS = "/api/v1/server", "/api/v1/auth", "/api/v1/users"
 ADA = {"username": "ada", "password": "a long password"}
@@ -239,6 +246,10 @@ def test_the_operators_token_is_good_on_the_servers_own_machine_only(peer: Peer)
         assert refused(as_operator(peer, "POST", path, body, peer="10.0.0.9")) == (403, "not_allowed")
     assert count(peer, users) == 0
     assert as_operator(peer, "POST", USERS, ADA, peer="::1").status_code == 201
+    # A server that listens on one address of the network alone is called from that very address.
+    mine, body = f"http://10.0.0.9{USERS}", {**ADA, "username": "eve"}
+    assert refused(as_operator(peer, "POST", mine, body, peer="10.0.0.8")) == (403, "not_allowed")
+    assert as_operator(peer, "POST", mine, body, peer="10.0.0.9").status_code == 201
 
 
 def test_a_server_that_wrote_no_operators_token_admits_no_operator(peer: Peer) -> None:
@@ -291,7 +302,8 @@ def test_a_time_without_a_zone_is_not_stored(peer: Peer) -> None:
     ("changed", "status"),
     [
         ({"password": ""}, 422),
-        ({"password": "x"}, 201),
+        ({"password": "x" * 7}, 400),
+        ({"password": "x" * 8}, 201),
         ({"password": "x" * 1024}, 201),
         ({"password": "x" * 1025}, 422),
         ({"username": ""}, 422),
@@ -332,6 +344,226 @@ def test_all_accounts_are_shown_to_administrators_and_the_operator_in_pages(peer
 def test_a_login_without_an_account_is_no_login(peer: Peer) -> None:
     """A store that was put back from an older copy can meet a token of an account that it does not have."""
     assert refused(peer.call("GET", f"{USERS}/me", by=777)) == (401, "token_invalid")
+
+
+# --- what an operator changes ---
+
+
+def change(peer: Peer, user: dict[str, Any], what: str, body: Any = None, /) -> dict[str, Any]:
+    return done(as_operator(peer, "POST", f"{USERS}/{user['id']}/{what}", body or {}))
+
+
+@pytest.fixture
+def root(peer: Peer) -> dict[str, Any]:
+    """An administrator's account."""
+    return done(as_operator(peer, "POST", USERS, {**ADA, "username": "root", "is_admin": True}), 201)
+
+
+def test_a_disabled_account_neither_logs_in_nor_goes_on_until_it_is_enabled(
+    peer: Peer, ada: dict[str, Any], root: dict[str, Any]
+) -> None:
+    mine, roots = done(log_in(peer)), done(log_in(peer, username="root"))
+    shown = change(peer, ada, "disable")
+    assert (shown["is_active"], shown["version"]) == (False, ada["version"] + 1)
+    assert refused(log_in(peer)) == (403, "account_disabled")
+    assert refused(refresh(peer, mine["refresh_token"])) == (401, "login_ended")
+    assert refresh(peer, roots["refresh_token"]).status_code == 200, "others go on"
+    assert change(peer, ada, "enable")["is_active"] is True
+    assert refused(refresh(peer, mine["refresh_token"])) == (401, "login_ended")
+    assert log_in(peer).status_code == 200
+
+
+def test_who_does_not_know_the_password_is_not_told_that_an_account_is_disabled(
+    peer: Peer, ada: dict[str, Any]
+) -> None:
+    change(peer, ada, "disable")
+    assert refused(log_in(peer, password="a wrong password")) == (401, "wrong_credentials")
+
+
+@pytest.mark.parametrize(
+    ("what", "code"), [("disable", "account_disabled"), ("set-password", "wrong_credentials")]
+)
+def test_a_login_whose_password_was_being_checked_meanwhile_is_refused(
+    peer: Peer, ada: dict[str, Any], what: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every place where a password is checked is taken: the login has read the account, and waits for one."""
+    hashed = peer.run(tokens.hash_password("another password"))
+    places = asyncio.Semaphore(0)
+    monkeypatch.setattr(tokens, "_hashing", places)
+
+    async def change_while_it_waits() -> Response:
+        logging_in = asyncio.create_task(peer.send("POST", f"{AUTH}/login", ADA, key=""))
+        async with asyncio.timeout(10):
+            while not places._waiters:  # noqa: ASYNC110 (there is no event for it)
+                await asyncio.sleep(0.01)
+        async with peer.service.database.write() as session:
+            if what == "disable":
+                await commands.disable_user(session, ada["id"])
+            else:
+                (await session.get_one(User, ada["id"])).set_password(hashed)
+        places.release()
+        return await logging_in
+
+    assert refused(peer.run(change_while_it_waits()))[1] == code
+    assert count(peer, logins) == 0
+
+
+def test_the_last_active_administrator_stays(peer: Peer, ada: dict[str, Any], root: dict[str, Any]) -> None:
+    def disabled(user: dict[str, Any]) -> Response:
+        return as_operator(peer, "POST", f"{USERS}/{user['id']}/disable", {})
+
+    assert refused(disabled(root)) == (409, "last_administrator")
+    assert "'root'" in disabled(root).json()["detail"]
+    assert log_in(peer, username="root").status_code == 200
+    change(peer, ada, "make-admin")
+    assert done(disabled(root))["is_active"] is False
+    assert refused(disabled(ada)) == (409, "last_administrator"), "a disabled one does not count"
+    assert done(disabled(root))["is_active"] is False, "what is so already is no refusal"
+
+
+def test_an_administrator_is_one_from_the_next_token_on(peer: Peer, ada: dict[str, Any]) -> None:
+    login = done(log_in(peer))
+    assert change(peer, ada, "make-admin")["is_admin"] is True
+    assert refused(peer.call("GET", USERS, token=login["access_token"])) == (403, "not_allowed")
+    login = done(refresh(peer, login["refresh_token"]))
+    assert peer.call("GET", USERS, token=login["access_token"]).status_code == 200
+
+
+def test_another_password_ends_the_logins_that_the_old_one_began(peer: Peer, ada: dict[str, Any]) -> None:
+    login = done(log_in(peer))
+    change(peer, ada, "set-password", {"password": "another password"})
+    assert refused(refresh(peer, login["refresh_token"])) == (401, "login_ended")
+    assert refused(log_in(peer)) == (401, "wrong_credentials")
+    assert log_in(peer, password="another password").status_code == 200
+
+
+def test_a_short_password_changes_nothing(peer: Peer, ada: dict[str, Any]) -> None:
+    login = done(log_in(peer))
+    short = as_operator(peer, "POST", f"{USERS}/{ada['id']}/set-password", {"password": "x" * 7})
+    assert refused(short) == (400, "password_too_short")
+    assert "8 characters" in short.json()["detail"]
+    assert refresh(peer, login["refresh_token"]).status_code == 200
+    assert log_in(peer).status_code == 200
+
+
+def test_the_people_of_a_demo_may_have_its_short_password(peer: Peer) -> None:
+    done(as_operator(peer, "POST", f"{SERVER}/seeding", {"demo": "data"}), 201)
+    assert as_operator(peer, "POST", USERS, {"username": "ada", "password": "test"}).status_code == 201
+
+
+@pytest.mark.parametrize("command", ["disable", "enable", "make-admin", "set-password"])
+def test_only_the_operator_changes_an_account_that_is_there(peer: Peer, ada: dict[str, Any], command: str) -> None:
+    body = {"password": "another password"} if command == "set-password" else {}
+    path = f"{USERS}/{ada['id']}/{command}"
+    assert refused(peer.call("POST", path, body, by=ada["id"])) == (403, "not_allowed")
+    assert refused(peer.call("POST", path, body, by=ada["id"], admin=True)) == (403, "not_allowed")
+    assert refused(as_operator(peer, "POST", path, body, peer="10.0.0.9")) == (403, "not_allowed")
+    missing = as_operator(peer, "POST", f"{USERS}/777/{command}", body)
+    assert refused(missing) == (404, "no_such_thing")
+    assert done(peer.call("GET", f"{USERS}/me", by=ada["id"])) == ada
+
+
+def test_an_account_is_found_by_its_name(peer: Peer, ada: dict[str, Any], root: dict[str, Any]) -> None:
+    def found(name: str) -> list[Any]:
+        return done(as_operator(peer, "GET", f"{USERS}?username={name}"))["items"]  # type: ignore[no-any-return]
+
+    assert found("ada") == [ada]
+    assert found("nobody") == []
+
+
+def test_accounts_of_the_first_schema_are_active(tmp_path: Path) -> None:
+    columns = "id, version, username, password_hash, is_admin, created_at"
+    insert_old = f"INSERT INTO users ({columns}) VALUES ({{0}}, 1, '{{0}}', 'x', 0, 1)"
+
+    async def work() -> list[bool]:
+        database = Database(f"sqlite+aiosqlite:///{tmp_path / 'accounts.db'}", service="accounts")
+        async with database.engine.begin() as connection:
+            await connection.run_sync(lambda sync: command.upgrade(migrate.config_of("accounts", sync), "0001"))
+            await connection.exec_driver_sql(insert_old.format(1))
+        await migrate.upgrade(database)
+        async with database.engine.begin() as connection:
+            await connection.exec_driver_sql(insert_old.format(2))
+            kept = list((await connection.execute(select(users.c.is_active))).scalars())
+        await database.close()
+        return kept
+
+    assert asyncio.run(work()) == [True, True]
+
+
+# --- a person's own password ---
+
+
+def changed_password(peer: Peer, login: dict[str, Any], **changed: str) -> Response:
+    body = {
+        "old_password": ADA["password"],
+        "new_password": "a new password",
+        "refresh_token": login["refresh_token"],
+    }
+    return peer.call("POST", f"{USERS}/me/password", body | changed, token=login["access_token"], key="one-key-1")
+
+
+def test_a_person_who_changes_their_password_stays_logged_in_here_and_nowhere_else(
+    peer: Peer, ada: dict[str, Any], root: dict[str, Any]
+) -> None:
+    here, elsewhere, roots = done(log_in(peer)), done(log_in(peer)), done(log_in(peer, username="root"))
+    assert changed_password(peer, here).status_code == 204
+    assert changed_password(peer, here).status_code == 204, "the answer was lost: the same request again"
+    assert refresh(peer, here["refresh_token"]).status_code == 200
+    assert refresh(peer, roots["refresh_token"]).status_code == 200
+    assert refused(refresh(peer, elsewhere["refresh_token"])) == (401, "login_ended")
+    assert refused(log_in(peer)) == (401, "wrong_credentials")
+    assert log_in(peer, password="a new password").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "code"),
+    [
+        ({"old_password": "a wrong password"}, 401, "wrong_credentials"),
+        ({"new_password": "x" * 7}, 400, "password_too_short"),
+        ({"new_password": "x" * 1025}, 422, "invalid_input"),
+    ],
+)
+def test_a_password_that_is_not_changed_ends_no_login(
+    peer: Peer, ada: dict[str, Any], changed: dict[str, str], status: int, code: str
+) -> None:
+    here, elsewhere = done(log_in(peer)), done(log_in(peer))
+    assert refused(changed_password(peer, here, **changed)) == (status, code)
+    assert refresh(peer, elsewhere["refresh_token"]).status_code == 200
+    assert log_in(peer).status_code == 200
+
+
+def test_a_disabled_person_does_not_change_their_password_with_the_token_that_they_still_have(
+    peer: Peer, ada: dict[str, Any]
+) -> None:
+    here = done(log_in(peer))
+    change(peer, ada, "disable")
+    assert refused(changed_password(peer, here)) == (403, "account_disabled")
+
+
+def test_what_is_remembered_of_a_request_is_no_quicker_way_to_guess_its_password(peer: Peer) -> None:
+    as_operator(peer, "POST", USERS, ADA, key="one-key-for-ada")
+
+    async def kept() -> list[str]:
+        async with peer.service.database.read() as session:
+            return list((await session.execute(select(idempotency_key.c.body_hash))).scalars())
+
+    (kept_hash,) = peer.run(kept())
+    quick = {hashlib.sha256(json.dumps(ADA, sort_keys=True).encode()).hexdigest()}
+    assert kept_hash not in quick
+    other = as_operator(peer, "POST", USERS, {**ADA, "password": "another password"}, key="one-key-for-ada")
+    assert refused(other) == (409, "idempotency_key_reused")
+
+
+def test_every_body_with_a_password_is_remembered_so(peer: Peer) -> None:
+    document = peer.app.openapi()
+    schemas = document["components"]["schemas"]
+    found = set()
+    for path, operations in document["paths"].items():
+        if "requestBody" in operations.get("post", {}):
+            schema = operations["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            if any("password" in name for name in schemas[schema.rpartition("/")[2]]["properties"]):
+                found.add(f"POST {path}")
+    assert found - OWN_TRANSACTIONS == PASSWORD_BODIES
 
 
 # --- keys ---

@@ -1,4 +1,4 @@
-"""`medperf login`, `logout` and `auth status`."""
+"""`medperf login`, `logout`, `auth status` and `auth change-password`."""
 
 from __future__ import annotations
 
@@ -77,3 +77,37 @@ def status(session: Session, as_json_text: bool) -> None:
         "local_folder": str(session.home.root),
     }
     print_view(shown, as_json_text=as_json_text)
+
+
+@auth.command("change-password")
+@click.option(
+    "--password_stdin", is_flag=True, help="Read the old and the new password from standard input, a line each."
+)
+@silent_yes_option
+@pass_session
+def change_password(session: Session, password_stdin: bool) -> None:
+    """Choose another password. This login goes on; your others, on other machines, end."""
+    from medperf.bodies import checked_input
+    from medperf.credentials import Keyring
+    from medperf_contracts.accounts import PASSWORD_LENGTH_LEAST, PasswordChange, UserView
+
+    if not password_stdin and not has_terminal():
+        raise UsageError(
+            "There is no terminal to ask for the passwords.",
+            hint="Run it in a terminal, or give --password_stdin.",
+        )
+    # Asked first: a login that has ended is renewed before the new password is typed, and not ended by it.
+    user = session.gateway.get("/users/me", UserView)
+    if password_stdin:
+        old, new = (sys.stdin.readline().rstrip("\n") for _ in range(2))
+    else:
+        old = click.prompt(f"Old password of {user.username}", hide_input=True, err=True)
+        prompt = f"New password (at least {PASSWORD_LENGTH_LEAST} characters)"
+        new = click.prompt(prompt, hide_input=True, confirmation_prompt="The same again", err=True)
+    login_now = Keyring(session.home.credentials).load()
+    with checked_input():
+        body = PasswordChange(
+            old_password=old, new_password=new, refresh_token=login_now.refresh_token if login_now else ""
+        )
+    session.gateway.post("/users/me/password", body)
+    click.echo(f"Changed the password of {user.username} on {session.server}. Your other logins are ended.")
