@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from uuid import UUID
@@ -92,17 +93,17 @@ def create_signing_key(path: Path) -> None:
     """Write a new Ed25519 key pair, readable by its owner only; an existing one stays."""
     key = OKPKey.generate_key("Ed25519", auto_kid=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(key.as_dict(private=True), file)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary.unlink(missing_ok=True)  # of a process that ended here, and had the same number
     try:
-        path.hardlink_to(temporary)  # fails where a key is: two starting processes agree on one
-    except FileExistsError:
-        pass
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(key.as_dict(private=True), file)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # where a key is: two starting processes agree on one
+            path.hardlink_to(temporary)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 @cache

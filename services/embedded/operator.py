@@ -22,6 +22,7 @@ from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_
 from services.accounts import app as accounts
 from services.kernel import log
 from services.kernel.bus import EmbeddedBus
+from services.kernel.errors import StorageFailed, StorageFull
 from services.kernel.http import build_app
 
 from .server import prepare, service_in
@@ -52,38 +53,40 @@ class Person:
     """One caller of the API."""
 
     http: httpx.Client
-    token: str
+    token: str = ""
+    keys: Iterator[str] | None = None
+    """The idempotency keys of their commands, one after another, where these must be the same another time."""
 
     def get(self, path: str, **filters: str) -> Answer:
         """Ask for something."""
         return self._ask("GET", path, {"params": filters}, {})
 
-    def post(
-        self, path: str, body: dict[str, Any], *, seen: tuple[str, ...] = (), key: str | None = None
-    ) -> Answer:
+    def post(self, path: str, body: dict[str, Any], *, seen: tuple[str, ...] = ()) -> Answer:
         """Send a command; every try of it carries the same key."""
-        headers = {IDEMPOTENCY_HEADER: key or str(uuid.uuid4())}
+        headers = {IDEMPOTENCY_HEADER: next(self.keys) if self.keys else str(uuid.uuid4())}
         if seen:
             headers[SEEN_HEADER] = ", ".join(seen)
         return self._ask("POST", path, {"json": body}, headers)
 
     def _ask(self, method: str, path: str, content: dict[str, Any], headers: dict[str, str]) -> Answer:
-        """Try again while the server says that it does not know everything yet, or has no space."""
-        headers["Authorization"] = f"Bearer {self.token}"
+        """Try again while the server says that it does not know everything yet."""
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         deadline = time.monotonic() + RETRY_FOR_SECONDS
         while True:
             try:
                 response = self.http.request(method, f"/api/v1/{path}", headers=headers, **content)
             except httpx.TransportError as error:
                 raise _unreachable(self.http.base_url, error) from error
-            if response.status_code == 503 and time.monotonic() < deadline:
-                time.sleep(float(response.headers.get("Retry-After", "1")))
-                continue
-            if response.is_error:
-                problem = Problem.model_validate_json(response.content)
+            if not response.is_error:
+                body = response.json() if response.content else None
+                return Answer(body, response.headers.get(VERSION_HEADER, ""))
+            problem = Problem.model_validate_json(response.content)
+            if problem.code in (StorageFull.code, StorageFailed.code):  # whoever can mend it is here
+                raise Refused(problem.detail, hint="Make space or mend the disk, then run the same command again.")
+            if response.status_code != 503 or time.monotonic() > deadline:
                 raise Refused(problem.detail, hint=problem.hint)
-            body = response.json() if response.content else None
-            return Answer(body, response.headers.get(VERSION_HEADER, ""))
+            time.sleep(float(response.headers.get("Retry-After", "1")))
 
 
 def _unreachable(url: httpx.URL, error: httpx.TransportError) -> StoreError:

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,10 @@ class Store:
         return self.home / f"{service}.db"
 
     @property
+    def _seeding(self) -> Path:
+        return self.home / "seeding"
+
+    @property
     def _lock(self) -> Path:
         return self.home / "lock"
 
@@ -139,6 +144,17 @@ class Store:
             file.write(token)
         return token_hash
 
+    @contextmanager
+    def seeding(self) -> Iterator[uuid.UUID]:
+        """The seeding at work: one that was cut off goes on under the same ID, one that was ended is forgotten."""
+        try:
+            seeding = uuid.UUID(self._seeding.read_text())
+        except (FileNotFoundError, ValueError):
+            seeding = uuid.uuid4()
+            self._seeding.write_text(str(seeding))
+        yield seeding
+        self._seeding.unlink()
+
     def contents(self) -> list[Path]:
         """What a server made here: never anything else that lies in the folder."""
         databases = [
@@ -146,7 +162,14 @@ class Store:
         ]
         logs = [self.log, *(self.home / f"{self.log.name}.{number}" for number in range(1, LOGS_KEPT + 1))]
         # Whose things these are goes last: what an interrupted reset leaves never belongs to somebody new.
-        candidates = [self.assets, self.operator_token, *logs, *reversed(databases), self.signing_key]
+        candidates = [
+            self.assets,
+            self.operator_token,
+            self._seeding,
+            *logs,
+            *reversed(databases),
+            self.signing_key,
+        ]
         return [path for path in candidates if path.exists() or path.is_symlink()]
 
     def empty(self) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import Dialect, MetaData, String, TypeDecorator, event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from .errors import AppError, ServerBusy
+from .errors import AppError, ServerBusy, StorageFailed, StorageFull
 
 # Longer than any command takes; a request that waits longer is told to come again instead of piling up.
 WRITER_WAIT_SECONDS = 10.0
 BUSY_TIMEOUT_MILLIS = 10_000
+STORAGE_RETRY_SECONDS = 5
+# The shared index of a write-ahead log grows by 32 KiB.
+SQLITE_NEEDS_BYTES = 64 * 1024
+_SQLITE_STORAGE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -77,17 +83,48 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A session that sees one moment and changes nothing."""
-        async with self._reading() as session:
-            yield session
+        with self.storage_failures():
+            async with self._reading() as session:
+                yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """One transaction: committed when the block ends, rolled back when it raises."""
-        async with self._turn(), self._writing() as session, session.begin():
-            session.info["service"] = self.service
-            yield session
+        async with self._turn():
+            with self.storage_failures():
+                async with self._writing() as session, session.begin():
+                    session.info["service"] = self.service
+                    yield session
         if session.info.get("recorded_event"):
             self.outbox_filled.set()
+
+    @contextmanager
+    def storage_failures(self) -> Iterator[None]:
+        """Refuse, for a time, what fails because the database's disk is full or away; nothing else is changed."""
+        try:
+            yield
+        except (DBAPIError, sqlite3.Error) as error:
+            refusal = self._storage_refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+
+    def _storage_refusal(self, error: Exception) -> AppError | None:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        # Of SQLite's extended codes, the low byte is the kind.
+        kind = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+        if kind == sqlite3.SQLITE_FULL or (kind in _SQLITE_STORAGE and self._has_no_space()):
+            detail = f"The disk of the {self.service} service is full."
+            return StorageFull(detail, retry_after_seconds=STORAGE_RETRY_SECONDS)
+        if kind in _SQLITE_STORAGE or (isinstance(error, DBAPIError) and error.connection_invalidated):
+            detail = f"The database of the {self.service} service cannot be reached: {cause}."
+            return StorageFailed(detail, retry_after_seconds=STORAGE_RETRY_SECONDS)
+        return None
+
+    def _has_no_space(self) -> bool:
+        """A file that SQLite could not make or let grow is not said to be so for want of space."""
+        folder = Path(self.engine.url.database or "").parent
+        return shutil.disk_usage(folder).free < SQLITE_NEEDS_BYTES
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -80,6 +80,18 @@ class ServerBusy(Unavailable):
     hint = "Try again in a moment; nothing was changed."
 
 
+class StorageFull(Unavailable):
+    code = "storage_full"
+    hint = "Tell the server's operator to make space; then send the same again, with the same Idempotency-Key."
+
+
+class StorageFailed(Unavailable):
+    code = "storage_failed"
+    hint = (
+        "Tell the server's operator to look at its disk; then send the same again, with the same Idempotency-Key."
+    )
+
+
 class BodyTooLarge(AppError):
     status = 413
     code = "body_too_large"

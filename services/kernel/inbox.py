@@ -26,6 +26,7 @@ from . import log
 from .bus import Queue
 from .clock import database_millis
 from .db import Database
+from .errors import ServerBusy, StorageFailed, StorageFull
 from .log import logger
 from .tables import inbox_claim, inbox_message
 
@@ -168,6 +169,8 @@ class Inbox:
         except NotYet as reason:
             outcome = await self._write_down(consumer, envelope, str(reason), attempts_before, counts=False)
             cause = str(reason)
+        except (StorageFull, StorageFailed, ServerBusy):
+            raise  # its own database is full, away or busy: that is not an attempt, and cannot be written down
         except Exception as error:  # noqa: BLE001 (whatever it is, it is written down and retried, or raised again)
             cause = f"{type(error).__name__}: {error}"[:2000]
             outcome = await self._write_down(consumer, envelope, cause, attempts_before, counts=True)

@@ -38,8 +38,9 @@ class LogFile(RotatingFileHandler):
             said = {"msg": f"{lost_before} lines could not be written", **_WARNING}
             super().emit(logging.makeLogRecord(said))
         if self._lost == lost_before:
-            self._lost = 0
             super().emit(record)
+        if self._lost == lost_before:
+            self._lost = 0
         if not self._lost and self.stream is not None:
             self._whole_bytes = os.fstat(self.stream.fileno()).st_size
 
@@ -47,7 +48,8 @@ class LogFile(RotatingFileHandler):
         """Take back what was written of the line, and say once on standard error that the log has stopped."""
         error = sys.exception()
         if not self._lost:
-            sys.stderr.write(f"The log {self.baseFilename} cannot be written ({error}): lines are lost.\n")
+            with suppress(OSError, ValueError, AttributeError):  # there may be none, or nobody who reads it
+                sys.stderr.write(f"The log {self.baseFilename} cannot be written ({error}): lines are lost.\n")
         self._lost += 1
         stream, self.stream = self.stream, None  # opened again by the next line
         if stream is None:

@@ -18,8 +18,9 @@ SERVICES = Path(__file__).resolve().parents[1]
 
 async def upgrade(database: Database) -> None:
     """Bring a service's database to the newest schema; does nothing where it is there already."""
-    async with database.engine.begin() as connection:
-        await connection.run_sync(_upgrade, database.service)
+    with database.storage_failures():
+        async with database.engine.begin() as connection:
+            await connection.run_sync(_upgrade, database.service)
 
 
 def config_of(service: str, connection: Connection) -> Config:
