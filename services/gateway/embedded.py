@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from services.kernel.body_limit import BodyLimit
 from services.kernel.errors import NoSuchAddress
 from services.kernel.problems import problem_response
 
@@ -32,6 +33,7 @@ class EmbeddedGateway:
         self._apps = apps
         self._assets = StaticFiles(directory=assets, follow_symlink=False)
         self._working = working
+        self._others = BodyLimit(self._serve_other)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -41,7 +43,12 @@ class EmbeddedGateway:
         service = service_of(path)
         if service is not None:
             await self._apps[service](scope, receive, send)
-        elif path.startswith(f"{ASSETS}/"):
+        else:
+            await self._others(scope, receive, send)
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path.startswith(f"{ASSETS}/"):
             await self._serve_asset(scope, receive, send)
         else:
             await _no_such_address(path)(scope, receive, send)

@@ -13,20 +13,22 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
 
-from medperf_contracts.bounds import BODY_BYTES_MOST, BODY_DEPTH_MOST
+from medperf_contracts.bounds import BODY_DEPTH_MOST
 from medperf_contracts.problems import Problem
 from medperf_contracts.values import ThingView
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER, ThingVersion
 
 from . import idempotency, log, openapi
 from .auth import Caller
-from .errors import AppError, BodyTooLarge, InvalidDocument, VersionRequired
+from .body_limit import BodyLimit
+from .errors import AppError, InvalidDocument, InvalidInput, VersionRequired
 from .log import logger
 from .problems import install_handlers
 from .service import Service
@@ -81,6 +83,9 @@ class ServiceRoute(APIRoute):
             except AppError as refusal:
                 outcome = refusal.code
                 raise
+            except RequestValidationError:
+                outcome = InvalidInput.code
+                raise
             finally:
                 caller: Caller | None = getattr(request.state, "caller", None)
                 logger.info(
@@ -98,7 +103,10 @@ class ServiceRoute(APIRoute):
 
 
 async def _command(request: Request, service: Service, caller: Caller, endpoint: str, inner: Handle) -> Response:
-    document = check_document(await request.body())
+    try:
+        document = check_document(await request.body())
+    except ClientDisconnect:
+        raise InvalidDocument("The body was cut off.") from None
     if endpoint in OWN_TRANSACTIONS:
         return await inner(request)
     if not endpoint.startswith("POST "):
@@ -150,26 +158,6 @@ def _children(value: Any) -> list[Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-class BodyLimit:
-    """Refuses a body over the bound while it is read, as a problem document like every other refusal."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        taken = 0
-
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > BODY_BYTES_MOST:
-                raise BodyTooLarge(f"The body is larger than {BODY_BYTES_MOST} bytes.")
-            return message
-
-        await self._app(scope, counted, send)
 
 
 def new_router() -> APIRouter:

@@ -15,6 +15,7 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey
 from sqlalchemy import text
 
+from medperf_contracts.bounds import BODY_BYTES_MOST
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.paging import PAGE_LIMIT_MOST
 from service import facts
@@ -23,7 +24,6 @@ from service.peer import OPERATOR_TOKEN, Peer, envelope_of
 from services.associations.app import DEFINITION
 from services.kernel import db, seen
 from services.kernel.auth import ALGORITHM
-from services.kernel.http import BODY_BYTES_MOST
 from services.kernel.service import Definition
 
 PATH = "/api/v1/associations"
