@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from medperf.assets import Assets
     from medperf.containers import LocalContainer, fetch_container
     from medperf.datasets import Description, LocalDataset, find_dataset, local_datasets, prepare
+    from medperf.demo_data import DemoData, unpack_demo_data
+    from medperf.drafts import Draft
     from medperf.engines.sandbox import SandboxEngine
     from medperf.errors import ClientError
     from medperf.evaluation import Evaluated, Evaluation, evaluate
@@ -22,11 +24,14 @@ if TYPE_CHECKING:
     from medperf.manifest import Role
     from medperf.results import LocalResult, find_result, local_results
     from medperf.tasks import Runner
+    from medperf.trials import Parts, Trial, try_out
 
 _EXPORTS = {
     "Assets": "assets",
     "ClientError": "errors",
+    "DemoData": "demo_data",
     "Description": "datasets",
+    "Draft": "drafts",
     "Evaluated": "evaluation",
     "Evaluation": "evaluation",
     "Gateway": "api",
@@ -36,9 +41,11 @@ _EXPORTS = {
     "LocalContainer": "containers",
     "LocalDataset": "datasets",
     "LocalResult": "results",
+    "Parts": "trials",
     "Role": "manifest",
     "Runner": "tasks",
     "SandboxEngine": "engines.sandbox",
+    "Trial": "trials",
     "evaluate": "evaluation",
     "fetch_container": "containers",
     "find_dataset": "datasets",
@@ -48,12 +55,16 @@ _EXPORTS = {
     "local_results": "results",
     "prepare": "datasets",
     "server_url": "home",
+    "try_out": "trials",
+    "unpack_demo_data": "demo_data",
 }
 
 __all__ = [
     "Assets",
     "ClientError",
+    "DemoData",
     "Description",
+    "Draft",
     "Evaluated",
     "Evaluation",
     "Gateway",
@@ -63,9 +74,11 @@ __all__ = [
     "LocalContainer",
     "LocalDataset",
     "LocalResult",
+    "Parts",
     "Role",
     "Runner",
     "SandboxEngine",
+    "Trial",
     "evaluate",
     "fetch_container",
     "find_dataset",
@@ -75,6 +88,8 @@ __all__ = [
     "local_results",
     "prepare",
     "server_url",
+    "try_out",
+    "unpack_demo_data",
 ]
 
 
