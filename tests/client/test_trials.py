@@ -356,9 +356,10 @@ def test_what_the_server_would_refuse_is_refused_before_anything_runs(
     refused(benchmark, parts.reference_model, by=committee, code=2, says="is the reference model of benchmark")
     refused(99_999, model, by=owner, code=6, says="There is no benchmark 99999")
     owner.do("container", "update", model, "--invalid", "--yes")
-    refused(benchmark, model, by=owner, code=15, says="is marked as not valid")
+    refused(benchmark, model, by=owner, code=15, says=f"Model {model} ({owner.name}) is marked as not valid")
+    owner.do("container", "update", model, "--valid", "--yes")
     committee.do("benchmark", "update", benchmark, "--invalid", "--yes")
-    refused(benchmark, model, by=owner, code=15, says="is marked as not valid")
+    refused(benchmark, model, by=owner, code=15, says=f"Benchmark {benchmark} ({committee.name}) is marked")
     runs = Journal(Home("", next((owner.machine / "home").iterdir())).journal).runs()
     assert runs == []
 
