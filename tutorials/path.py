@@ -266,11 +266,12 @@ class EmbeddedServer:
         self._process = None
         return exit_code
 
-    def command(self, *arguments: str) -> str:
-        """Another `medperf-server` command on the same store; what it printed."""
+    def command(self, *arguments: str, given: str | None = None) -> str:
+        """Another `medperf-server` command on the same store, `given` on its standard input; what it printed."""
         done = subprocess.run(
             [*self._program(), *arguments],
             env=self._environment(),
+            input=given,
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,

@@ -114,7 +114,7 @@ def test_who_types_the_tutorials_sets_up_a_benchmark_with_a_model_that_takes_par
     assert "Association 1 is PENDING." in shell.screen
     assert "model 4 (chest-xray-convnet) with benchmark 1 (chest-xray) is APPROVED." in shell.screen
     assert len(re.findall(r"^ *auc: 0\.\d+", shell.screen, re.MULTILINE)) >= 4, "three trials and the request"
-    assert "accepted into benchmark 'chest-xray' (1)" in shell.screen
+    assert "Your model 'chest-xray-convnet' (4) was accepted" in shell.screen
     shell.screen = ""
     shell._type("medperf benchmark view 1 --json")
     shown = json.loads(shell.screen.partition("\n")[2])
