@@ -24,6 +24,8 @@ PARAMETERS = "parameters.yaml"
 ADDITIONAL_FILES = "additional_files"
 _WORKSPACE = "workspace"
 _URL = "/draft"
+_INTERPRETERS = ("python", "python3", "sh", "bash")
+_TOP = "The archive's top is what is in additional_files, not that folder: `medperf container pack` makes it so."
 # An ID is at least 1; nothing asks for this one.
 _NO_ID = 1
 _CHUNK_BYTES = 1024 * 1024
@@ -72,10 +74,20 @@ class Draft:
         return cls(source, text, manifest, roles, parameters_text, additional_files)
 
     def check_own_files(self, additional_files: Path | None) -> None:
-        """Raise BadManifest, naming the parameter, unless each file of its own that its tasks take is there."""
+        """Raise BadManifest, naming it, unless each file of its own that its tasks or sandbox take is there."""
+        self._check_program(additional_files)
         for role in self.roles:
             for task, parameter in own_inputs(self.manifest, role):
                 self._check_own_file(task, parameter, additional_files)
+
+    def _check_program(self, additional_files: Path | None) -> None:
+        command = self.manifest.sandbox.command if self.manifest.sandbox else ()
+        if len(command) < 2 or command[0] not in _INTERPRETERS or command[1].startswith(("-", "/")):
+            return
+        if additional_files is None or not (additional_files / command[1]).is_file():
+            raise BadManifest(
+                f"The container's sandbox runs {command[1]}, which is not in its additional files.", hint=_TOP
+            )
 
     def _check_own_file(self, task: Task, parameter: Parameter, additional_files: Path | None) -> None:
         path = PurePosixPath(parameter.default)
@@ -92,7 +104,7 @@ class Draft:
                 raise BadManifest(
                     f"The container takes {what}, which is not in its additional files"
                     + (f" as a {parameter.kind}." if kind else "."),
-                    hint="The archive's top is the folder additional_files itself; pack that folder's content.",
+                    hint=_TOP,
                 )
         elif path != PurePosixPath(PARAMETERS):
             raise BadManifest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -214,8 +215,21 @@ def test_what_is_not_there_or_cannot_be_read_is_said(owner: Person, embedded: Em
 
 
 def test_files_of_its_own_need_an_archive(owner: Person, model: Path) -> None:
+    refused(owner, code=2, says="nothing says where their archive is")
+    shutil.rmtree(model / "workspace" / "additional_files")
+    refused(owner, code=10, says="sandbox runs main.py, which is not in its additional files")
+    edited(model, lambda it: it["sandbox"].update(command=["python", "-c", "pass"]))
     edited(model, lambda it: it["tasks"]["infer"]["parameters"]["inputs"].update(w="additional_files/main.py"))
     refused(owner, code=10, says="but it has no additional files")
+
+
+def test_an_archive_with_one_folder_too_many_is_refused(
+    owner: Person, embedded: EmbeddedServer, model: Path
+) -> None:
+    archive = owner.machine / "a.tar.gz"
+    owner.do("container", "pack", model / "workspace", "-o", archive)
+    url = serve_file(embedded, archive)
+    refused(owner, "--additional_files", url, code=10, says="sandbox runs main.py, which is not in its additional")
 
 
 def test_an_archive_that_is_not_there_or_is_none_is_refused(
@@ -260,6 +274,7 @@ def only_image(manifest: dict[str, Any]) -> None:
 
 def test_an_image_alone_needs_its_hash_and_is_told_how_to_get_it(owner: Person, model: Path) -> None:
     edited(model, only_image)
+    shutil.rmtree(model / "workspace" / "additional_files")
     refused(owner, code=2, says="docker image inspect --format '{{.Id}}' hospital/model:1")
     refused(owner, "--image_hash", "sha256:12", code=2, says="is not the SHA-256 of an image")
     for number, written in enumerate((DIGEST, f"sha256:{DIGEST.upper()}")):

@@ -149,7 +149,7 @@ def submit(
         click.echo("Without --image_hash its image is never used: it will run in the sandbox only.", err=True)
     session.gateway.get("/users/me", UserView)  # before a long download, not after it
     if url is None:
-        draft.check_own_files(None)
+        _check_nothing_is_left_behind(draft)
     else:
         body = _with_additional_files(session, draft, body, url)
     made = register(session, "container", body, ContainerView, yes=yes)
@@ -181,6 +181,19 @@ def _image_hash(draft: Draft, given: str | None) -> str | None:
             hint=f"This prints it: {_INSPECT} {docker.image}",
         )
     return digest
+
+
+def _check_nothing_is_left_behind(draft: Draft) -> None:
+    """Raise UsageError where its additional files would not be registered with it."""
+    from medperf.errors import UsageError
+
+    if draft.additional_files is not None:
+        raise UsageError(
+            f"It has additional files ({draft.additional_files}), and nothing says where their archive is.",
+            hint=f"Pack them (medperf container pack {draft.additional_files}), put the archive where sites can"
+            " fetch it, and give its address with --additional_files.",
+        )
+    draft.check_own_files(None)
 
 
 def _with_additional_files(session: Session, draft: Draft, body: NewContainer, url: str) -> NewContainer:
