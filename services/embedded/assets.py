@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.gateway.embedded import ASSETS
+from services.gateway.routes import ASSETS
 
 from .store import Store, StoreError
 

@@ -16,9 +16,7 @@ from services.kernel.body_limit import BodyLimit
 from services.kernel.errors import NoSuchAddress
 from services.kernel.problems import problem_response
 
-from .routes import service_of
-
-ASSETS = "/assets"
+from .routes import ASSETS, service_of
 
 
 class EmbeddedGateway:

@@ -6,6 +6,8 @@ Rendered as the proxy's configuration for a deployment, used as it is by the emb
 from __future__ import annotations
 
 API = "/api/v1"
+# What registered URLs of additional files and demo data begin with.
+ASSETS = "/assets"
 
 ROUTES: dict[str, str] = {
     f"{API}/server": "accounts",

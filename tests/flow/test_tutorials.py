@@ -106,6 +106,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
             shell.server.stop()
 
 
+# Each person's machine installs the containers' packages: more than a test may take on a busy machine.
+@pytest.mark.timeout(900)
 def test_who_types_the_tutorials_sets_up_a_benchmark_with_a_model_that_takes_part(shell: Shell) -> None:
     shell.read(ROOT / "docs" / "tutorials" / "benchmark-owner.md")
     assert "Nothing waits for your decision." in shell.screen

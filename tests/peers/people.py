@@ -63,7 +63,7 @@ class Person:
         path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, **self.environment, "PATH": path, "COLUMNS": "160"}
         return pexpect.spawn(
-            "/bin/sh", ["-c", command], cwd=self.machine, env=environment, encoding="utf-8", timeout=60
+            "/bin/sh", ["-c", command], cwd=self.machine, env=environment, encoding="utf-8", timeout=120
         )
 
     def uid_of(self, printed: str) -> int:
