@@ -26,6 +26,10 @@ DEFAULT_LIMIT_BYTES = 4 * 1024**3
 # archive's own claim, and tarfile reads it into memory.
 _HEADER_BYTES = 128 * 1024**2
 _CHUNK_BYTES = 1024**2
+# Code and weights shrink to a half or a tenth; what grows a thousandfold is made to fill a disk. Below the second
+# number nothing is filled, and an archive of a few small files may be any size.
+_GROWTH_MOST = 200
+_GROWTH_FREE_BYTES = 64 * 1024**2
 # PATH_MAX is 4096, with room for the destination.
 _PATH_BYTES = 2048
 
@@ -33,16 +37,18 @@ _PATH_BYTES = 2048
 def extract(archive: Path, destination: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
     """Unpack `archive` (tar, or tar in gzip, bzip2 or xz) as the new folder `destination`.
 
-    Regular files and folders only, inside the folder, each once, at most `limit_bytes` bytes of content and
-    MAX_ENTRIES entries; else BadManifest, naming the entry. Owners and modes are not taken over, but whether
-    a file is executable. `destination` appears whole or not at all: unpacking happens in a sibling named
-    `.NAME.partial-…`. Raises FileExistsError where `destination` is already there and not empty.
+    Regular files and folders only, inside the folder, each once, at most `limit_bytes` bytes of content, nor 200
+    times what the archive has, and MAX_ENTRIES entries; else BadManifest, naming the entry. Owners and modes are
+    not taken over, but whether a file is executable. `destination` appears whole or not at all: unpacking happens
+    in a sibling named `.NAME.partial-…`. Raises FileExistsError where `destination` is already there and not
+    empty.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.partial-", dir=destination.parent))
     try:
         with _opened(archive) as stream:
-            _Unpacking(archive.name, stream, partial, limit_bytes).run()
+            grown = max(_GROWTH_FREE_BYTES, _GROWTH_MOST * archive.stat().st_size)
+            _Unpacking(archive.name, stream, partial, min(limit_bytes, grown)).run()
         partial.chmod(0o755)
         partial.rename(destination)
     except (EOFError, OSError, tarfile.TarError, lzma.LZMAError, zlib.error) as broken:

@@ -29,8 +29,8 @@ from medperf.journal import Journal, RunState
 from medperf.manifest import Role
 from medperf.preferences import Preferences
 from medperf.results import find_result, local_results, name_result, record_submission
-from peers import answers
-from peers.scripted_peer import Asked, Reply, ScriptedPeer
+from peers.benchmark_server import BenchmarkServer
+from peers.scripted_peer import Reply, ScriptedPeer
 
 
 @pytest.fixture(scope="module")
@@ -206,75 +206,9 @@ def test_a_result_keeps_its_submission_under_its_name_until_it_is_another_evalua
 # The commands, against a scripted peer
 
 
-class Server:
-    """What a server that knows one benchmark, one dataset and these containers would answer."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.state: str | None = "APPROVED"
-        self.models = [2, 4]
-        self.store_id = answers.STORE
-        self.benchmark: dict[str, Any] = {}
-        self.refusals: dict[str, Reply] = {}
-        self.posted: list[tuple[str, dict[str, Any]]] = []
-        self.asked: list[Asked] = []
-
-    def __call__(self, asked: Asked) -> Reply:
-        self.asked.append(asked)
-        path = asked.path.removeprefix("/api/v1")
-        if asked.path in self.site.shelf.files:
-            return Reply(body=self.site.shelf.files[asked.path])
-        if asked.method == "POST":
-            return self._post(asked, path)
-        if number := re.fullmatch(r"/containers/(\d+)", path):
-            return Reply.of(self.site.shelf.views[int(number[1])].model_dump(mode="json"))
-        known = {
-            "/server": {**answers.SERVER, "store_id": self.store_id},
-            "/benchmarks/1": answers.benchmark(**self.benchmark),
-            "/associations": answers.page(*self._associations()),
-            "/associations/7": next(iter(self._associations()), {}),
-            "/due": answers.page(*(self._due(model) for model in self.models)),
-        }
-        return Reply.of(known[path]) if path in known else Reply.problem(404, "no_such_thing")
-
-    def _post(self, asked: Asked, path: str) -> Reply:
-        if path == "/auth/login":
-            return Reply.of(answers.tokens())
-        self.posted.append((path, asked.json))
-        if path in self.refusals:
-            return self.refusals[path]
-        views = {"/datasets": self._dataset, "/results": self._result, "/associations": self._association}
-        return Reply.of(views[path](asked.json), 201)
-
-    def _associations(self) -> list[dict[str, Any]]:
-        return [] if self.state is None else [answers.association(7, state=self.state, part_id=9)]
-
-    def _association(self, body: dict[str, Any]) -> dict[str, Any]:
-        return answers.association(8, part_id=body["dataset_id"], summary=body["summary"])
-
-    def _due(self, model: int) -> dict[str, Any]:
-        return {
-            "benchmark_id": 1,
-            "dataset_id": 9,
-            "model_id": model,
-            "is_reference_model": model == 2,
-            "state": "due",
-            "result_id": None,
-        }
-
-    def _dataset(self, body: dict[str, Any]) -> dict[str, Any]:
-        more = {"owner_id": 5, "owner_name": "ada", "preparation_hash": "ab" * 32, "state": "OPERATION"}
-        when = {"is_valid": True, "created_at": "2026-01-02T03:04:05Z"}
-        return {"id": 9, "version": 1, **body, **more, **when}
-
-    def _result(self, body: dict[str, Any]) -> dict[str, Any]:
-        more = {"submitted_at": "2026-01-02T03:04:05Z", "is_current": True, "not_current_because": []}
-        return {"id": 30 + body["model_id"], "version": 1, **body, **more}
-
-
 @pytest.fixture
-def server(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    answering = Server(site)
+def server(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BenchmarkServer]:
+    answering = BenchmarkServer(site.shelf)
     for number, role in ((1, Role.PREPARATION), (2, Role.MODEL), (3, Role.METRICS), (4, Role.MODEL)):
         fault = "none, but another hash" if number == 4 else ""
         site.shelf.register(number, role, fault=fault)
@@ -317,7 +251,9 @@ def created(site: Site, medperf: Medperf) -> str:
 RUN = ("benchmark", "run", "--benchmark", "1", "--data_uid", "9")
 
 
-def test_the_data_owners_steps_in_the_words_of_the_tutorial(site: Site, server: Server, medperf: Medperf) -> None:
+def test_the_data_owners_steps_in_the_words_of_the_tutorial(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
     uid = created(site, medperf)
     assert server.posted == []
 
@@ -389,7 +325,7 @@ def ready(site: Site) -> LocalDataset:
     ],
 )
 def test_nothing_runs_and_nothing_is_sent_unless_the_association_is_approved(
-    site: Site, server: Server, medperf: Medperf, state: str | None, said: str
+    site: Site, server: BenchmarkServer, medperf: Medperf, state: str | None, said: str
 ) -> None:
     dataset = ready(site)
     runs = len(site.journal.runs())
@@ -408,7 +344,7 @@ def test_nothing_runs_and_nothing_is_sent_unless_the_association_is_approved(
     ("command", "then"), [(RUN, 2), (("result", "submit", "--all"), 0), (("dataset", "submit", "-d", "9"), 2)]
 )
 def test_where_the_server_has_another_store_no_local_server_uid_is_used(
-    site: Site, server: Server, medperf: Medperf, command: tuple[str, ...], then: int
+    site: Site, server: BenchmarkServer, medperf: Medperf, command: tuple[str, ...], then: int
 ) -> None:
     ready(site)
     assert medperf(*RUN)[0] == 0
@@ -422,7 +358,9 @@ def test_where_the_server_has_another_store_no_local_server_uid_is_used(
     assert server.posted == []
 
 
-def test_one_model_that_fails_does_not_stop_the_others(site: Site, server: Server, medperf: Medperf) -> None:
+def test_one_model_that_fails_does_not_stop_the_others(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
     ready(site)
     site.shelf.register(2, Role.MODEL, fault="infer")
     server.models = [2, 4, 5]
@@ -443,7 +381,7 @@ def test_one_model_that_fails_does_not_stop_the_others(site: Site, server: Serve
 
 
 def test_a_model_whose_files_cannot_be_fetched_does_not_stop_the_others(
-    site: Site, server: Server, medperf: Medperf, monkeypatch: pytest.MonkeyPatch
+    site: Site, server: BenchmarkServer, medperf: Medperf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(Gateway.__init__.__kwdefaults__, "bound_seconds", 0.2)
     ready(site)
@@ -461,7 +399,7 @@ def test_a_model_whose_files_cannot_be_fetched_does_not_stop_the_others(
 
 
 def test_a_result_goes_only_with_the_data_that_it_was_computed_on(
-    site: Site, server: Server, medperf: Medperf
+    site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:
     dataset = ready(site)
     assert medperf(*RUN)[0] == 0
@@ -473,7 +411,7 @@ def test_a_result_goes_only_with_the_data_that_it_was_computed_on(
     assert (code, "is not on this machine" in err, server.posted) == (2, True, [])
 
 
-def test_every_result_of_altered_data_is_told_why(site: Site, server: Server, medperf: Medperf) -> None:
+def test_every_result_of_altered_data_is_told_why(site: Site, server: BenchmarkServer, medperf: Medperf) -> None:
     dataset = ready(site)
     assert medperf(*RUN)[0] == 0
     (dataset.data / "case1.txt").write_text("ALTERED")
@@ -484,7 +422,7 @@ def test_every_result_of_altered_data_is_told_why(site: Site, server: Server, me
 
 
 def test_the_exit_code_is_that_of_the_failure_where_every_model_fails(
-    site: Site, server: Server, medperf: Medperf
+    site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:
     ready(site)
     server.models = [2]
@@ -494,7 +432,7 @@ def test_the_exit_code_is_that_of_the_failure_where_every_model_fails(
     assert "        1 failed\n        0 ran successfully" in out
 
 
-def test_a_time_limit_ends_a_model_and_says_so(site: Site, server: Server, medperf: Medperf) -> None:
+def test_a_time_limit_ends_a_model_and_says_so(site: Site, server: BenchmarkServer, medperf: Medperf) -> None:
     ready(site)
     server.models = [4]
     site.shelf.register(4, Role.MODEL, fault="slow")
@@ -503,7 +441,7 @@ def test_a_time_limit_ends_a_model_and_says_so(site: Site, server: Server, medpe
 
 
 def test_changed_data_is_refused_even_where_every_result_is_cached(
-    site: Site, server: Server, medperf: Medperf
+    site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:
     dataset = ready(site)
     assert medperf(*RUN)[0] == 0
@@ -521,7 +459,7 @@ def test_changed_data_is_refused_even_where_every_result_is_cached(
     assert server.posted == []
 
 
-def test_changed_data_is_not_submitted(site: Site, server: Server, medperf: Medperf) -> None:
+def test_changed_data_is_not_submitted(site: Site, server: BenchmarkServer, medperf: Medperf) -> None:
     uid = prepared(site).generated_uid
     (site.home.datasets / uid / "labels/labels.csv").write_text("case0,0\n")
     code, _, err = medperf("dataset", "submit", "--data_uid", uid, "-y")
@@ -529,7 +467,7 @@ def test_changed_data_is_not_submitted(site: Site, server: Server, medperf: Medp
 
 
 def test_a_second_command_on_the_dataset_says_that_it_is_busy(
-    site: Site, server: Server, medperf: Medperf
+    site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:
     dataset = ready(site)
     with alone_with(site.home, dataset):
@@ -538,14 +476,16 @@ def test_a_second_command_on_the_dataset_says_that_it_is_busy(
             assert (code, f"process {os.getpid()}" in err) == (Busy.exit_code, True)
 
 
-def test_without_a_terminal_and_without_yes_nothing_is_sent(site: Site, server: Server, medperf: Medperf) -> None:
+def test_without_a_terminal_and_without_yes_nothing_is_sent(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
     uid = prepared(site).generated_uid
     code, out, err = medperf("dataset", "submit", "--data_uid", uid)
     assert (code, "generated_uid: " in out, "--yes" in err, server.posted) == (3, True, True, [])
 
 
 def test_what_is_asked_for_already_is_shown_and_not_run_again(
-    site: Site, server: Server, medperf: Medperf
+    site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:
     ready(site)
     runs = len(site.journal.runs())
@@ -556,7 +496,7 @@ def test_what_is_asked_for_already_is_shown_and_not_run_again(
 
 
 def test_an_association_that_came_about_meanwhile_is_taken_as_it_is(
-    site: Site, server: Server, medperf: Medperf
+    site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:
     ready(site)
     server.state = "WITHDRAWN"
@@ -570,7 +510,9 @@ def existing(code: str, thing: str) -> Reply:
     return Reply.of(document, 409)
 
 
-def test_a_result_that_the_server_has_already_is_linked(site: Site, server: Server, medperf: Medperf) -> None:
+def test_a_result_that_the_server_has_already_is_linked(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
     ready(site)
     assert medperf(*RUN)[0] == 0
     server.refusals["/results"] = existing("already_submitted", "result/77")
@@ -579,7 +521,9 @@ def test_a_result_that_the_server_has_already_is_linked(site: Site, server: Serv
     assert find_result(site.home, "b1m4d9").submitted_id == 77
 
 
-def test_a_refused_result_is_not_written_down_as_sent(site: Site, server: Server, medperf: Medperf) -> None:
+def test_a_refused_result_is_not_written_down_as_sent(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
     ready(site)
     assert medperf(*RUN)[0] == 0
     server.refusals["/results"] = Reply.problem(409, "hash_differs")
@@ -597,7 +541,7 @@ def test_a_refused_result_is_not_written_down_as_sent(site: Site, server: Server
     ],
 )
 def test_a_benchmark_that_is_not_open_is_refused_before_the_reference_model_runs(
-    site: Site, server: Server, medperf: Medperf, changes: dict[str, Any], said: str
+    site: Site, server: BenchmarkServer, medperf: Medperf, changes: dict[str, Any], said: str
 ) -> None:
     ready(site)
     runs = len(site.journal.runs())
@@ -608,7 +552,7 @@ def test_a_benchmark_that_is_not_open_is_refused_before_the_reference_model_runs
 
 
 def test_a_dataset_prepared_by_another_container_is_refused_before_anything_runs(
-    site: Site, server: Server, medperf: Medperf
+    site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:
     ready(site)
     runs = len(site.journal.runs())
@@ -620,7 +564,7 @@ def test_a_dataset_prepared_by_another_container_is_refused_before_anything_runs
 
 
 def test_ctrl_c_between_models_keeps_what_was_run_and_the_same_command_goes_on(
-    site: Site, server: Server, medperf: Medperf
+    site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:
     ready(site)
     site.shelf.register(4, Role.MODEL, fault="slow")

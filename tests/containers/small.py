@@ -24,13 +24,25 @@ from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.registry import ContainerView
 
 _PREAMBLE = """
-import os, shutil, sys, time
+import os, shutil, signal, sys, time
 from pathlib import Path
 task = sys.argv[1]
 given = dict(word[2:].split("=", 1) for word in sys.argv[2:])
 places = {name: Path(value) for name, value in given.items()}
 fault = places["parameters_file"].read_text().partition("fault: ")[2].strip()
 print(f"{task} begins", flush=True)
+if fault == "exits 1":
+    sys.exit(1)
+while fault == "chatters":
+    print("more and more", flush=True)
+if fault == "hangs":
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    time.sleep(600)
+if fault == "paints":
+    escape = chr(27)
+    print(f"{escape}[2J{escape}]0;owned{chr(7)}{escape}[31mred{chr(0x9b)}5m and back {chr(0x202e)}", flush=True)
+    sys.exit(3)
 def act(name):
     if fault != name:
         return
@@ -86,6 +98,13 @@ elif fault == "list":
     out.write_text("- 0.9")
 elif fault == "huge":
     out.write_text("auc: 0.9\\n#" + "x" * 2_000_000)
+elif fault == "100 MB":
+    out.write_text("auc: 0.9\\n")
+    os.truncate(out, 100_000_000)
+elif fault == "deep":
+    out.write_text("auc: " + "[" * 10_000 + "]" * 10_000)
+elif fault == "deep mappings":
+    out.write_text("auc: " + "{a: " * 10_000 + "1" + "}" * 10_000)
 elif fault == "controls":
     out.write_text('auc: "\\\\e[31m"')
 elif fault == "undefined":
@@ -162,13 +181,21 @@ class Shelf:
 
     def register(self, number: int, role: Role, *, fault: str = "") -> ContainerView:
         """Register a small container; `fault` says what it does wrong."""
-        archive = _archive("main.py", code(role))
+        return self.add(
+            number,
+            role,
+            manifest=json.dumps(manifest_of(role)),
+            parameters=f"fault: {fault}\n",
+            archive=archive_of("main.py", code(role)),
+        )
+
+    def add(self, number: int, role: Role, *, manifest: str, parameters: str, archive: bytes) -> ContainerView:
+        """Register a container of these parts, whatever they are."""
         url = f"/assets/{role.value}-{number}.tar"
         self.files[url] = archive
-        manifest = json.dumps(manifest_of(role))
         parts = {
             "manifest_hash": text_hash(manifest),
-            "parameters_hash": text_hash(f"fault: {fault}\n"),
+            "parameters_hash": text_hash(parameters),
             "additional_files_hash": hashlib.sha256(archive).hexdigest(),
             "image_hash": None,
         }
@@ -185,7 +212,7 @@ class Shelf:
                 "is_valid": True,
                 "hash": container_hash(**parts),
                 "manifest": manifest,
-                "parameters": f"fault: {fault}\n",
+                "parameters": parameters,
                 "additional_files_url": url,
                 "image_url": None,
                 "created_at": "2026-01-02T03:04:05Z",
@@ -199,7 +226,8 @@ class Shelf:
         sink(self.files[url])
 
 
-def _archive(name: str, content: bytes) -> bytes:
+def archive_of(name: str, content: bytes) -> bytes:
+    """A tar archive of one file."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         entry = tarfile.TarInfo(name)

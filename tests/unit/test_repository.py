@@ -66,6 +66,18 @@ def test_every_exit_code_is_documented_and_unique() -> None:
     assert documented == errors
 
 
+def test_every_test_that_a_document_names_is_there() -> None:
+    named = [
+        (document.name, file, test)
+        for document in tracked("docs/*.md", "*.md")
+        for file, test in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", document.read_text())
+    ]
+    assert {document for document, _, _ in named} >= {"bad-input.md", "SECURITY.md"}
+    for document, file, test in named:
+        assert (ROOT / file).is_file(), f"{document} names {file}"
+        assert not test or f"\ndef {test}(" in (ROOT / file).read_text(), f"{document} names {file}::{test}"
+
+
 @pytest.mark.parametrize("name", ["server", "client"])
 def test_what_a_distribution_needs_is_what_is_locked(name: str) -> None:
     wanted = (ROOT / "requirements" / f"{name}.in").read_text().split()

@@ -42,9 +42,17 @@ dataset.add_command(view)
 @click.option("--description", default="", help="What it is.")
 @click.option("--location", default="", help="Where the data is.")
 @click.option(
-    "--data_path", required=True, type=click.Path(path_type=Path), help="The folder with the raw data; only read."
+    "--data_path",
+    required=True,
+    type=click.Path(path_type=Path, readable=False),
+    help="The folder with the raw data; only read.",
 )
-@click.option("--labels_path", required=True, type=click.Path(path_type=Path), help="The folder with the labels.")
+@click.option(
+    "--labels_path",
+    required=True,
+    type=click.Path(path_type=Path, readable=False),
+    help="The folder with the labels.",
+)
 @click.option(
     "--benchmark", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
 )

@@ -21,6 +21,11 @@ _UNPRINTABLE = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+# What containers report; null elsewhere means that there is none.
+_REPORTS = frozenset({"metrics", "statistics"})
+# Long and strange enough that no text of anybody's holds it; no character that YAML would quote.
+_UNDEFINED = "medperf-undefined-4f1c9a7e"
+
 # A sentence in a cell is broken into lines rather than made to run over the terminal's edge.
 _CELL_WIDTH_MOST = 70
 
@@ -54,7 +59,10 @@ def print_table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, if_
 
 
 def as_yaml(thing: Any) -> str:
-    """A body, a view or a plain value as YAML, keys in their own order, printable."""
+    """A body, a view or a plain value as YAML, keys in their own order, printable.
+
+    A number that a container left undefined is null, and says so in a comment: read back it is what it was.
+    """
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -64,8 +72,23 @@ def as_yaml(thing: Any) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
     Dumper.add_representer(str, lines)
-    text: str = yaml.dump(plain(thing), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
-    return printable(text)
+    Dumper.add_representer(_Undefined, lambda dumper, _: lines(dumper, _UNDEFINED))
+    marked = _marked(plain(thing), is_reported=False)
+    text: str = yaml.dump(marked, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return printable(text.replace(_UNDEFINED, "null  # undefined"))
+
+
+class _Undefined:
+    """Stands for a null among what a container reported."""
+
+
+def _marked(value: Any, *, is_reported: bool) -> Any:
+    """The same with each null below a key of reports marked."""
+    if isinstance(value, dict):
+        return {key: _marked(inner, is_reported=is_reported or key in _REPORTS) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_marked(inner, is_reported=is_reported) for inner in value]
+    return _Undefined() if value is None and is_reported else value
 
 
 def as_json(thing: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -141,13 +142,15 @@ def _output_kind(parameter: Parameter) -> Kind:
 def check_links(folder: Path, *, what: str) -> None:
     """Raise IntegrityError, naming the link, where one inside `folder` leaves it or is absolute.
 
-    In a container an absolute link leads to the container's files, not to the site's.
+    In a container an absolute link leads to the container's files, not to the site's. UsageError, naming it, for
+    what the caller cannot read: the container could not either.
     """
     top = folder.resolve()
     waiting = [top]
     entries = 0
     while waiting:
-        with os.scandir(waiting.pop()) as found:
+        current = waiting.pop()
+        with _opened(current) as found:
             for entry in found:
                 entries += 1
                 if entries > MAX_INPUT_ENTRIES:
@@ -159,6 +162,22 @@ def check_links(folder: Path, *, what: str) -> None:
                     _check_link(Path(entry.path), top, what)
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append(Path(entry.path))
+                elif not os.access(entry.path, os.R_OK):
+                    raise _unreadable(Path(entry.path))
+
+
+def _opened(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    try:
+        return os.scandir(folder)
+    except PermissionError as error:
+        raise _unreadable(folder) from error
+
+
+def _unreadable(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} cannot be read: Permission denied.",
+        hint="Run medperf as a user who may read all of the data, or mend its permissions; it is only read.",
+    )
 
 
 def _check_link(link: Path, top: Path, what: str) -> None:

@@ -1,0 +1,77 @@
+"""A server that knows one benchmark, one dataset and the containers of a shelf."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from containers.small import Shelf
+
+from . import answers
+from .scripted_peer import Asked, Reply
+
+
+class BenchmarkServer:
+    """What a server that knows one benchmark, one dataset and these containers would answer."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+        self.state: str | None = "APPROVED"
+        self.models = [2, 4]
+        self.store_id = answers.STORE
+        self.benchmark: dict[str, Any] = {}
+        self.refusals: dict[str, Reply] = {}
+        self.posted: list[tuple[str, dict[str, Any]]] = []
+        self.asked: list[Asked] = []
+
+    def __call__(self, asked: Asked) -> Reply:
+        self.asked.append(asked)
+        path = asked.path.removeprefix("/api/v1")
+        if asked.path in self.shelf.files:
+            return Reply(body=self.shelf.files[asked.path])
+        if asked.method == "POST":
+            return self._post(asked, path)
+        if number := re.fullmatch(r"/containers/(\d+)", path):
+            return Reply.of(self.shelf.views[int(number[1])].model_dump(mode="json"))
+        known = {
+            "/server": {**answers.SERVER, "store_id": self.store_id},
+            "/benchmarks/1": answers.benchmark(**self.benchmark),
+            "/associations": answers.page(*self._associations()),
+            "/associations/7": next(iter(self._associations()), {}),
+            "/due": answers.page(*(self._due(model) for model in self.models)),
+        }
+        return Reply.of(known[path]) if path in known else Reply.problem(404, "no_such_thing")
+
+    def _post(self, asked: Asked, path: str) -> Reply:
+        if path == "/auth/login":
+            return Reply.of(answers.tokens())
+        self.posted.append((path, asked.json))
+        if path in self.refusals:
+            return self.refusals[path]
+        views = {"/datasets": self._dataset, "/results": self._result, "/associations": self._association}
+        return Reply.of(views[path](asked.json), 201)
+
+    def _associations(self) -> list[dict[str, Any]]:
+        return [] if self.state is None else [answers.association(7, state=self.state, part_id=9)]
+
+    def _association(self, body: dict[str, Any]) -> dict[str, Any]:
+        return answers.association(8, part_id=body["dataset_id"], summary=body["summary"])
+
+    def _due(self, model: int) -> dict[str, Any]:
+        return {
+            "benchmark_id": 1,
+            "dataset_id": 9,
+            "model_id": model,
+            "is_reference_model": model == 2,
+            "state": "due",
+            "result_id": None,
+        }
+
+    def _dataset(self, body: dict[str, Any]) -> dict[str, Any]:
+        more = {"owner_id": 5, "owner_name": "ada", "preparation_hash": "ab" * 32, "state": "OPERATION"}
+        when = {"is_valid": True, "created_at": "2026-01-02T03:04:05Z"}
+        return {"id": 9, "version": 1, **body, **more, **when}
+
+    def _result(self, body: dict[str, Any]) -> dict[str, Any]:
+        more = {"submitted_at": "2026-01-02T03:04:05Z", "is_current": True, "not_current_because": []}
+        return {"id": 30 + body["model_id"], "version": 1, **body, **more}
