@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -14,15 +17,19 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from containers.small import Site, archive_of, code, manifest_of
+from containers.wheels import wheel
 from medperf.api import Gateway
 from medperf.credentials import Credentials, Keyring
 from medperf.errors import Refused, ServerUnreachable, UsageError
 from medperf.home import Home
+from medperf.manifest import Role
 from medperf.network import Network
 from medperf.proxies import proxy_for
 from medperf_contracts.associations import AssociationDecision, AssociationView
 from medperf_contracts.registry import BenchmarkView
 from peers import answers
+from peers.benchmark_server import BenchmarkServer
 from peers.certificates import Authority
 from peers.proxy import Proxy
 from peers.scripted_peer import Asked, Reply, ScriptedPeer, by_path, in_turn
@@ -91,7 +98,7 @@ def medperf(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     return subprocess.run(
         [MEDPERF, *arguments],
         env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
+        input="a password\n",
         capture_output=True,
         text=True,
         timeout=60,
@@ -333,6 +340,72 @@ def test_a_ca_that_was_given_once_is_remembered_for_its_server_alone(
     with ScriptedPeer(script, tls=authority.server("127.0.0.1")) as another:
         logged_in(another.url)
         assert medperf("benchmark", "ls", MEDPERF_SERVER=another.url).returncode == ServerUnreachable.exit_code
+
+
+def test_a_ca_given_once_is_enough_for_server_assets_and_packages(authority: Authority, tmp_path: Path) -> None:
+    wheels = tmp_path / "index"
+    wheels.mkdir()
+    package = wheel(wheels)
+    (file,) = wheels.iterdir()
+    index = {
+        "/simple/tiny/": Reply(
+            200, f'<a href="/{file.name}">{file.name}</a>'.encode(), {"Content-Type": "text/html"}
+        ),
+        f"/{file.name}": Reply(200, file.read_bytes()),
+    }
+    site = Site(tmp_path / "site")
+    manifest = manifest_of(Role.PREPARATION)
+    manifest["sandbox"]["packages"] = [{"name": "tiny==1.0", "hashes": [f"sha256:{package.sha256[0]}"]}]
+    program = archive_of("main.py", b"import tiny\n" + code(Role.PREPARATION))
+    site.shelf.add(1, Role.PREPARATION, manifest=json.dumps(manifest), parameters="fault: \n", archive=program)
+    benchmark = BenchmarkServer(site.shelf)
+    with ScriptedPeer(
+        lambda asked: index.get(asked.path) or benchmark(asked), tls=authority.server("127.0.0.1")
+    ) as peer:
+        home = Home.at(peer.url)
+        settings = {
+            "MEDPERF_SERVER": peer.url,
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_FIND_LINKS": "",
+            "PIP_RETRIES": "0",
+        }
+        settings["PIP_INDEX_URL"] = f"{peer.url}/simple"
+        login = ("login", "--username", "ada", "--password_stdin", "--ca", str(authority.file))
+        assert medperf(*login, **settings).returncode == 0
+        authority.file.unlink()
+        paths = ("--data_path", str(site.data), "--labels_path", str(site.labels))
+        create = ("dataset", "create", "--name", "mine", "--benchmark", "1", "--platform", "sandbox", *paths)
+        done = medperf(*create, **settings)
+        assert done.returncode == 0, done.stderr
+        # Forgotten, it is forgotten by pip as well.
+        (home.root / "ca.pem").unlink()
+        shutil.rmtree(home.root / "environments")
+        assert medperf(*create, **settings).returncode == ServerUnreachable.exit_code
+
+
+def test_a_ca_named_in_the_environment_is_pips_for_as_long_as_it_is_named(
+    server: ScriptedPeer, authority: Authority, tmp_path: Path
+) -> None:
+    home = logged_in(server.url)
+    for_pip = home.environments / "trusted.pem"
+    assert medperf("benchmark", "ls", MEDPERF_SERVER=server.url, MEDPERF_CA=str(authority.file)).returncode == 0
+    assert authority.file.read_text() in for_pip.read_text()
+    store = {"SSL_CERT_FILE": str(authority.file)}
+    assert medperf("benchmark", "ls", MEDPERF_SERVER=server.url, **store).returncode == 0
+    assert not for_pip.exists()
+
+
+def test_a_remembered_ca_stays_when_the_old_folder_is_set_aside(
+    server: ScriptedPeer, authority: Authority, tmp_path: Path
+) -> None:
+    home = logged_in(server.url)
+    assert medperf("benchmark", "ls", "--ca", str(authority.file), MEDPERF_SERVER=server.url).returncode == 0
+    another = Reply.of({**answers.SERVER, "store_id": str(uuid.UUID(int=8))})
+    server.script = by_path({"GET /api/v1/server": another, "POST /api/v1/auth/login": Reply.of(answers.tokens())})
+    done = medperf("login", "--yes", "--username", "ada", "--password_stdin", MEDPERF_SERVER=server.url)
+    assert done.returncode == 0, done.stderr
+    assert "The old folder is now" in done.stderr
+    assert (home.root / "ca.pem").read_text() == authority.file.read_text()
 
 
 def test_a_ca_whose_server_did_not_answer_is_not_remembered(tmp_path: Path, server: ScriptedPeer) -> None:
