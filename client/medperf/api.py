@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Self, TypeVar, overload
-from urllib.parse import urljoin
 
 import httpx
 from pydantic import ValidationError
@@ -191,8 +190,9 @@ class Gateway:
         check, by their hash.
         """
         Download(
-            urljoin(self._home.server, url),
+            url,
             sink,
+            base=self._home.server,
             on_progress=on_progress or (lambda *_: None),
             network=self._network,
             transport=self._transport,

@@ -29,6 +29,7 @@ class Download:
         url: str,
         sink: Callable[[bytes], object],
         *,
+        base: str,
         on_progress: Callable[[int, int | None], None],
         network: Network,
         transport: httpx.BaseTransport | None,
@@ -37,7 +38,7 @@ class Download:
     ) -> None:
         self._network = network
         self._notice = notice
-        self._url = self._checked(url)
+        self._url = self._checked(url, base)
         self._sink = sink
         self._on_progress = on_progress
         self._transport = transport
@@ -48,12 +49,18 @@ class Download:
         """Fetch it whole; the bound for trying again begins anew whenever bytes arrive."""
         patiently(self._attempt, self._patience)
 
-    def _checked(self, url: str) -> str:
+    def _checked(self, written: str, base: str) -> str:
         """An asset's address, refused where the way to it could be read or is not HTTP at all."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            url = urljoin(base, written)
+            parts = urlsplit(url)
+            is_usable = parts.scheme in ("http", "https") and httpx.URL(url).host != "" and parts.port != 0
+            is_usable = is_usable and url.isprintable()
+        except (ValueError, httpx.InvalidURL):
+            is_usable = False
+        if not is_usable:
             raise UsageError(
-                f"{url} is no http or https address, so it is not fetched.",
+                f"{written!r:.300} is no http or https address, so it is not fetched.",
                 hint="Ask whoever registered it for an https address.",
             )
         if self._network.is_plain(url):
@@ -77,7 +84,7 @@ class Download:
                 raise TryAgain(self._unreachable(way)) from error
             if location is None:
                 return
-            url = self._checked(urljoin(url, location))
+            url = self._checked(location, url)
         raise self._refused("it leads from one address to another without end", 302)
 
     def _fetch(self, url: str, proxy: Proxy | None) -> str | None:

@@ -182,6 +182,26 @@ def test_a_proxy_that_lets_nothing_through_is_named_without_its_credentials(
         assert "eva" not in str(raised.value) + raised.value.hint
 
 
+def test_plain_http_goes_through_a_proxy_too_and_its_refusals_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedPeer(script) as peer, Proxy({f"{NAME}:8000": peer.port}, login="eva:sesame") as proxy:
+        for login in ("eva:sesame", "eva:wrong"):
+            monkeypatch.setenv("HTTP_PROXY", proxy.url(login))
+            with gateway_of(logged_in(f"http://{NAME}:8000"), allow_http=True) as gateway:
+                if login == "eva:sesame":
+                    assert gateway.get("/benchmarks/1", BenchmarkView).name == "chest-1"
+                    assert fetched(gateway, "/assets/a.tar.gz") == CONTENT
+                    continue
+                for asking in (
+                    lambda: gateway.get("/benchmarks/1", BenchmarkView),
+                    lambda: fetched(gateway, "/assets/a.tar.gz"),
+                ):
+                    with pytest.raises(ServerUnreachable, match="does not accept the name and password") as raised:
+                        asking()
+                    assert "wrong" not in str(raised.value) + raised.value.hint
+        assert len(peer.asked) == 2
+        assert all("proxy-authorization" not in asked.headers for asked in peer.asked)
+
+
 def test_a_change_that_the_proxy_did_not_let_through_was_surely_not_made_and_is_sent_again(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,14 +503,29 @@ def test_an_asset_follows_the_same_rule(tmp_path: Path) -> None:
         assert [notice.split(":")[0] for notice in notices] == ["Warning"]
 
 
-@pytest.mark.parametrize("url", ["ftp://example.org/a", "file:///etc/passwd", "https:///a"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "ftp://example.org/a",
+            "file:///etc/passwd",
+            "https:///a",
+            "https://[::1/a",
+            "https://example.org:nine/a",
+        ),
+        *("https://example.org:99999/a", "https://example.org/\x1b[31m", "https://example.org/two\nlines"),
+    ],
+)
 def test_an_asset_is_fetched_by_http_or_https_only(url: str) -> None:
-    with (
-        ScriptedPeer(script) as peer,
-        gateway_of(logged_in(peer.url), allow_http=True) as gateway,
-        pytest.raises(UsageError, match="no http or https address"),
-    ):
-        fetched(gateway, url)
+    with ScriptedPeer(script) as peer, gateway_of(logged_in(peer.url), bound_seconds=0.3) as gateway:
+        with pytest.raises(UsageError, match="no http or https address"):
+            fetched(gateway, url)
+        if url.isprintable():  # what a header can hold
+            peer.script = in_turn(Reply(302, headers={"Location": url}))
+            # What is no address at all the HTTP library takes for a broken answer.
+            said = "no http or https address|Invalid URL in location header"
+            with pytest.raises((UsageError, ServerUnreachable), match=said):
+                fetched(gateway, "/assets/a.tar.gz")
 
 
 # Where the token goes
