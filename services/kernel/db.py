@@ -19,9 +19,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from .errors import AppError, ServerBusy, StorageFailed, StorageFull
 
-# Longer than any command takes; a request that waits longer is told to come again instead of piling up.
-WRITER_WAIT_SECONDS = 10.0
-BUSY_TIMEOUT_MILLIS = 10_000
+# A request is answered within two seconds, well before its client gives up: it waits so long for its turn among
+# the writers of this process, then so long for another process (a copy of the store being made).
+WRITER_WAIT_SECONDS = 1.0
+BUSY_TIMEOUT_MILLIS = 1_000
+# Nobody waits for a relay's or an inbox's answer: giving up sooner would only put off what they do.
+BACKGROUND_WAIT_SECONDS = 10.0
 STORAGE_RETRY_SECONDS = 5
 # The shared index of a write-ahead log grows by 32 KiB.
 SQLITE_NEEDS_BYTES = 64 * 1024
@@ -88,9 +91,12 @@ class Database:
                 yield session
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
-        """One transaction: committed when the block ends, rolled back when it raises."""
-        async with self._turn():
+    async def write(self, *, in_background: bool = False) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        `ServerBusy` where others write for too long: longer in the background, where no caller waits.
+        """
+        async with self._turn(BACKGROUND_WAIT_SECONDS if in_background else WRITER_WAIT_SECONDS):
             with self.storage_failures():
                 async with self._writing() as session, session.begin():
                     session.info["service"] = self.service
@@ -100,7 +106,7 @@ class Database:
 
     @contextmanager
     def storage_failures(self) -> Iterator[None]:
-        """Refuse, for a time, what fails because the database's disk is full or away; nothing else is changed."""
+        """Refuse, for a time, what fails because the database is busy, or its disk full or away."""
         try:
             yield
         except (DBAPIError, sqlite3.Error) as error:
@@ -113,6 +119,8 @@ class Database:
         cause = error.orig if isinstance(error, DBAPIError) else error
         # Of SQLite's extended codes, the low byte is the kind.
         kind = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+        if kind == sqlite3.SQLITE_BUSY:
+            return self._busy()
         if kind == sqlite3.SQLITE_FULL or (kind in _SQLITE_STORAGE and self._has_no_space()):
             detail = f"The disk of the {self.service} service is full."
             return StorageFull(detail, retry_after_seconds=STORAGE_RETRY_SECONDS)
@@ -127,22 +135,23 @@ class Database:
         return shutil.disk_usage(folder).free < SQLITE_NEEDS_BYTES
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, seconds: float) -> AsyncIterator[None]:
         if not self.is_sqlite:
             yield
             return
         try:
             # Not wait_for: up to Python 3.11 it can swallow a cancellation, and a loop that stops would go on.
-            async with asyncio.timeout(WRITER_WAIT_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._writer.acquire()
         except TimeoutError:
-            raise ServerBusy(
-                f"The {self.service} service is busy with other changes.", retry_after_seconds=1
-            ) from None
+            raise self._busy() from None
         try:
             yield
         finally:
             self._writer.release()
+
+    def _busy(self) -> ServerBusy:
+        return ServerBusy(f"The {self.service} service is busy with other changes.", retry_after_seconds=1)
 
     async def close(self) -> None:
         """Close every connection."""

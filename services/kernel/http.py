@@ -120,7 +120,7 @@ async def _command(request: Request, service: Service, caller: Caller, endpoint:
         key=key,
         body_hash=await idempotency.hash_body(document, key=key, has_password=endpoint in PASSWORD_BODIES),
     )
-    async with service.database.write() as session:
+    async with service.keys_at_work.hold(claim), service.database.write() as session:
         answered = await idempotency.take(session, claim)
         if answered is not None:
             return answered

@@ -1,7 +1,7 @@
 """Idempotency keys: the same key with the same body is answered as it was the first time, for 24 hours.
 
 The key's row is committed with the change, so only successes are kept. A second request with the same key waits
-for the first on the row's unique index.
+for the first: on the row's unique index, or on SQLite, which has one writer at a time, for its turn to write.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import asyncio
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, VERSION_HEADER
 
 from .clock import database_millis
-from .errors import BadRequest, Conflict
+from .errors import BadRequest, Conflict, ServerBusy
 from .tables import idempotency_key as keys
 
 KEPT_MILLIS = 24 * 3_600_000
@@ -82,6 +85,34 @@ async def hash_body(document: Any, *, key: str, has_password: bool) -> str:
     return slow.hex()
 
 
+class KeysAtWork:
+    """The keys of the requests that this process is busy with: on SQLite no index shows them to who waits."""
+
+    def __init__(self) -> None:
+        self._held = Counter[tuple[int, str, str]]()
+
+    @asynccontextmanager
+    async def hold(self, claim: Claim) -> AsyncIterator[None]:
+        """For as long as the block runs; whoever waited in vain for the first with the same key is told so."""
+        key = (claim.user_id, claim.route, claim.key)
+        is_second = self._held[key] > 0
+        self._held[key] += 1
+        try:
+            yield
+        except ServerBusy:
+            if is_second:
+                raise _in_progress() from None
+            raise
+        finally:
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+
+
+def _in_progress() -> InProgress:
+    return InProgress("The first request with this key is still at work.", retry_after_seconds=1)
+
+
 async def take(session: AsyncSession, claim: Claim) -> Response | None:
     """Take the key for this request (None), or the answer that it was given before."""
     on_sqlite = session.get_bind().dialect.name == "sqlite"
@@ -102,7 +133,7 @@ async def take(session: AsyncSession, claim: Claim) -> Response | None:
     except OperationalError as error:
         if "lock" not in str(error.orig).lower():
             raise
-        raise InProgress("The first request with this key is still at work.", retry_after_seconds=1) from None
+        raise _in_progress() from None
     if not on_sqlite:
         await session.execute(text("SET LOCAL lock_timeout = DEFAULT"))
     if isinstance(result, CursorResult) and result.rowcount == 1:

@@ -14,6 +14,7 @@ from sqlalchemy import MetaData, Table
 from .auth import Gate
 from .bus import Bus
 from .db import Database
+from .idempotency import KeysAtWork
 from .inbox import Consumer, Inbox
 from .relay import Relay
 from .seen import SeenGate
@@ -43,6 +44,7 @@ class Service:
         self.settings = settings
         self.database = Database(settings.database_url, service=definition.name)
         self.gate = Gate(public_keys, operator_token_hash=settings.operator_token_hash)
+        self.keys_at_work = KeysAtWork()
         self.seen = SeenGate(self.database, definition.copies)
         self.inbox = Inbox(self.database, definition.consumers)
         self.relay = Relay(self.database, bus)

@@ -260,6 +260,46 @@ def test_a_change_that_waits_too_long_for_its_turn_is_told_to_come_again(
     assert peer.call("POST", PATH, REQUEST, by=SITE, key=KEY).status_code == 201
 
 
+def test_a_change_is_told_within_two_seconds_that_another_process_has_the_database(peer: Peer) -> None:
+    """Such as one that copies the store. The client gives up after ten seconds: it must hear before that."""
+    with sqlite3.connect(peer.service.database.engine.url.database or "") as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        refused = peer.call("POST", PATH, REQUEST, by=SITE, key=KEY)
+        seconds = time.monotonic() - began
+    assert (refused.status_code, refused.json()["code"]) == (503, "server_busy")
+    assert refused.headers["Retry-After"] == "1"
+    assert seconds < db.WRITER_WAIT_SECONDS + db.BUSY_TIMEOUT_MILLIS / 1000 <= 2
+    assert peer.call("POST", PATH, REQUEST, by=SITE, key=KEY).status_code == 201
+
+
+def test_who_asks_with_the_key_of_a_request_at_work_is_told_so_and_then_gets_its_answer(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "WRITER_WAIT_SECONDS", 0.1)
+    count_for_long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000)"
+    slow = f"CREATE TRIGGER slow AFTER INSERT ON outbox BEGIN SELECT ({count_for_long} SELECT max(i) FROM n); END"
+    ask = partial(peer.send, "POST", PATH, REQUEST, by=SITE)
+
+    async def ask_while_the_first_is_at_work() -> list[Any]:
+        async with peer.service.database.write() as session:
+            await session.execute(text(slow))
+        first = asyncio.create_task(ask(key=KEY))
+        await asyncio.sleep(0.05)
+        second, other = await asyncio.gather(ask(key=KEY), ask(key=f"{KEY}-of-another"))
+        assert not first.done(), "the trigger is not slow enough for this machine"
+        return [await first, second, other]
+
+    first, second, other = peer.run(ask_while_the_first_is_at_work())
+    assert first.status_code == 201
+    assert (second.status_code, second.json()["code"]) == (409, "in_progress")
+    assert second.headers["Retry-After"] == "1"
+    assert (other.status_code, other.json()["code"]) == (503, "server_busy"), "another key is another request"
+    again = peer.call("POST", PATH, REQUEST, by=SITE, key=KEY)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert count(peer) == 1
+
+
 def test_who_loses_to_a_change_at_the_same_moment_is_told_so(peer: Peer) -> None:
     """The trigger leaves the row as another session's commit would have: not as it was read."""
     peer.call("POST", PATH, REQUEST, by=SITE)
@@ -292,7 +332,7 @@ def test_commits_are_synchronous_and_foreign_keys_are_on(peer: Peer) -> None:
         "journal_mode": "wal",
         "synchronous": 2,
         "foreign_keys": 1,
-        "busy_timeout": 10_000,
+        "busy_timeout": 1_000,
     }
 
 
