@@ -15,6 +15,7 @@ import click
 
 from medperf_contracts import __version__
 
+from .dead_letters import dead_letters
 from .user import user
 
 # What a machine's owner can mend: space, a quota, permissions, a failing disk. Any other is a bug of ours.
@@ -30,6 +31,7 @@ def cli() -> None:
 
 
 cli.add_command(user)
+cli.add_command(dead_letters)
 
 
 @cli.command()

@@ -17,7 +17,7 @@ from .values import Blake3, Decision, Id, Sha256, State
 class Event(BaseModel):
     """Something that happened to a thing of `KIND`; published under `TOPIC`."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     KIND: ClassVar[str]
     TOPIC: ClassVar[str]

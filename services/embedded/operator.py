@@ -1,7 +1,7 @@
-"""The operator's way to a store: the API of the server that runs on it, or else of its accounts alone.
+"""The operator's way to a store: the API of the server that runs on it, or else of its services in this process.
 
 Both are the same requests to the same endpoints with an operator's token: over a socket to the running server, or,
-while this process has the store, to the accounts service in it without one.
+while this process has the store, to the services in it without one. Those relay and retry nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,11 @@ import httpx
 
 from medperf_contracts.problems import Problem
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER
-from services.accounts import app as accounts
 from services.kernel import log
 from services.kernel.bus import EmbeddedBus
 from services.kernel.errors import StorageFailed, StorageFull
-from services.kernel.http import build_app
 
-from .server import prepare, service_in
+from .server import compose, gateway_of, prepare
 from .store import LOGS_KEPT, Running, Store, StoreError, StoreInUse, new_operator_token
 from .tls import trust_only
 
@@ -117,7 +115,7 @@ def reach(running: Running) -> httpx.Client:
 
 @contextmanager
 def operator(store: Store) -> Iterator[Person]:
-    """The operator, towards the running server, or towards the accounts of a stopped one."""
+    """The operator, towards the running server, or towards the services of a stopped one."""
     with ExitStack() as stack:
         yield _enter(store, stack)
 
@@ -138,20 +136,20 @@ def _enter(store: Store, stack: ExitStack) -> Person:
 
 @contextmanager
 def _in_process(store: Store) -> Iterator[Person]:
-    """The operator, towards the accounts of a store that this process has locked. Nothing listens."""
+    """The operator, towards the services of a store that this process has locked. Nothing listens."""
     log.configure(log.LogFile(store.log, files_kept=LOGS_KEPT))
     token, token_hash = new_operator_token()
-    service = service_in(
-        store, accounts.DEFINITION, EmbeddedBus(), host="127.0.0.1", operator_token_hash=token_hash
-    )
+    services = compose(store, EmbeddedBus(), host="127.0.0.1", operator_token_hash=token_hash)
     with asyncio.Runner() as runner:
-        runner.run(prepare({service.definition.name: service}))
+        runner.run(prepare(services))
         try:
-            transport = _InProcess(runner, httpx.ASGITransport(build_app(service)))
+            gateway = gateway_of(store, services, working=nullcontext())
+            transport = _InProcess(runner, httpx.ASGITransport(gateway))
             with httpx.Client(transport=transport, base_url="http://store") as http:
                 yield Person(http, token)
         finally:
-            runner.run(service.database.close())
+            for service in services.values():
+                runner.run(service.database.close())
 
 
 class _InProcess(httpx.BaseTransport):

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import uvicorn
 
@@ -17,7 +17,7 @@ from services.accounts import tokens
 from services.associations import app as associations
 from services.gateway.embedded import EmbeddedGateway
 from services.kernel import migrate
-from services.kernel.bus import Bus, EmbeddedBus, UnreliableBus
+from services.kernel.bus import Bus, EmbeddedBus
 from services.kernel.http import build_app
 from services.kernel.service import Definition, Service
 from services.kernel.settings import Settings
@@ -25,6 +25,7 @@ from services.notifications import app as notifications
 from services.registry import app as registry
 from services.results import app as results
 
+from .disorder import UnreliableBus
 from .store import Store, StoreError
 from .tls import Certificate
 
@@ -76,11 +77,10 @@ def serve(
 
     With `disorder_seed`, deliveries are duplicated, delayed and reordered, for tests.
     """
-    store.assets.mkdir(exist_ok=True)
     if not store.signing_key.exists():
         tokens.create_signing_key(store.signing_key)
     bus: Bus = EmbeddedBus() if disorder_seed is None else UnreliableBus(disorder_seed)
-    services = compose(store, bus, host=host)
+    services = compose(store, bus, host=host, operator_token_hash=store.write_operator_token())
     asyncio.run(prepare(services))
     asyncio.run(_keep_demo_on_loopback(services["accounts"], host))
     with listen(host, port) as listener:
@@ -89,11 +89,7 @@ def serve(
         url = f"{'https' if certificate else 'http'}://{shown_host}:{bound_port}"
         store.announce(url, certificate=certificate.pem if certificate else None)
 
-        gateway = EmbeddedGateway(
-            {name: build_app(service) for name, service in services.items()},
-            assets=store.assets,
-            working=_working(list(services.values()), lambda: on_ready(url)),
-        )
+        gateway = gateway_of(store, services, working=_working(list(services.values()), lambda: on_ready(url)))
         config = uvicorn.Config(
             gateway,
             log_config=None,
@@ -111,29 +107,36 @@ def serve(
             ) from None
 
 
-def compose(store: Store, bus: Bus, *, host: str) -> dict[str, Service]:
+def compose(store: Store, bus: Bus, *, host: str, operator_token_hash: str) -> dict[str, Service]:
     """Every service, on its database in the store."""
-    token_hash = store.write_operator_token()
     return {
-        definition.name: service_in(store, definition, bus, host=host, operator_token_hash=token_hash)
+        definition.name: Service(
+            definition,
+            Settings(
+                database_url=f"sqlite+aiosqlite:///{store.database(definition.name)}",
+                signing_key_file=store.signing_key,
+                is_embedded=True,
+                is_on_loopback=is_loopback(host),
+                operator_token_hash=operator_token_hash,
+            ),
+            bus,
+            public_keys=lambda: tokens.public_keys(store.signing_key),
+        )
         for definition in DEFINITIONS
     }
 
 
-def service_in(store: Store, definition: Definition, bus: Bus, *, host: str, operator_token_hash: str) -> Service:
-    """One service, on its database in the store."""
-    settings = Settings(
-        database_url=f"sqlite+aiosqlite:///{store.database(definition.name)}",
-        signing_key_file=store.signing_key,
-        is_embedded=True,
-        is_on_loopback=is_loopback(host),
-        operator_token_hash=operator_token_hash,
-    )
-    return Service(definition, settings, bus, public_keys=lambda: tokens.public_keys(store.signing_key))
+def gateway_of(
+    store: Store, services: dict[str, Service], *, working: AbstractAsyncContextManager[None]
+) -> EmbeddedGateway:
+    """The one front door to all of them, and to the store's assets."""
+    store.assets.mkdir(exist_ok=True)
+    apps = {name: build_app(service) for name, service in services.items()}
+    return EmbeddedGateway(apps, assets=store.assets, working=working)
 
 
 async def prepare(services: dict[str, Service]) -> None:
-    """Bring every database to the newest schema, and give the store its identity; accounts is among them."""
+    """Bring every database to the newest schema, and give the store its identity."""
     for service in services.values():
         await migrate.upgrade(service.database)
     async with services["accounts"].database.write() as session:

@@ -25,6 +25,11 @@ ROUTES: dict[str, str] = {
     f"{API}/openapi/associations.json": "associations",
     f"{API}/openapi/results.json": "results",
     f"{API}/openapi/notifications.json": "notifications",
+    f"{API}/dead-letters/accounts": "accounts",
+    f"{API}/dead-letters/registry": "registry",
+    f"{API}/dead-letters/associations": "associations",
+    f"{API}/dead-letters/results": "results",
+    f"{API}/dead-letters/notifications": "notifications",
 }
 
 

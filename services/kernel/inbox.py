@@ -14,7 +14,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from pydantic import ValidationError
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,6 +27,7 @@ from . import log
 from .bus import Queue
 from .clock import database_millis
 from .db import Database
+from .dead_letters import CAUSE_CHARACTERS_MOST, log_dead, subject_of, unreadable_because
 from .errors import ServerBusy, StorageFailed, StorageFull
 from .log import logger
 from .tables import inbox_claim, inbox_message
@@ -142,23 +144,22 @@ class Inbox:
             consumer = self._consumers.get(row.consumer)
             if consumer is None:
                 # A consumer that was renamed or dropped: a person must say what becomes of its messages.
-                await self._bury(row.consumer, row.event_id, "this service has no consumer of that name any more")
+                await self._bury(row, "this service has no consumer of that name any more")
                 continue
-            await self._attempt(consumer, Envelope.model_validate_json(row.envelope), attempts_before=row.attempts)
+            try:
+                envelope = Envelope.model_validate_json(row.envelope)
+            except ValidationError as error:
+                await self._bury(row, unreadable_because(error))
+                continue
+            await self._attempt(consumer, envelope, attempts_before=row.attempts)
         return len(rows)
-
-    async def parked(self) -> list[dict[str, Any]]:
-        """Every message that waits, failed or is dead, with its cause: for an operator to see."""
-        async with self._database.read() as session:
-            rows = (await session.execute(select(inbox_message).order_by(inbox_message.c.first_millis))).mappings()
-            return [dict(row) for row in rows]
 
     async def _attempt(self, consumer: Consumer, envelope: Envelope, *, attempts_before: int) -> None:
         log.enter_trace(envelope.traceparent)
         began = time.monotonic()
         outcome, cause = "handled", ""
         try:
-            async with self._database.write() as session:
+            async with self._database.write(in_background=True) as session:
                 if not await handle_once(session, consumer, envelope):
                     outcome = "handled_before"
                 await session.execute(
@@ -172,7 +173,7 @@ class Inbox:
         except (StorageFull, StorageFailed, ServerBusy):
             raise  # its own database is full, away or busy: that is not an attempt, and cannot be written down
         except Exception as error:  # noqa: BLE001 (whatever it is, it is written down and retried, or raised again)
-            cause = f"{type(error).__name__}: {error}"[:2000]
+            cause = f"{type(error).__name__}: {error}"[:CAUSE_CHARACTERS_MOST]
             outcome = await self._write_down(consumer, envelope, cause, attempts_before, counts=True)
         logger.info(
             "delivery",
@@ -194,7 +195,7 @@ class Inbox:
         delay = WAIT_DELAY_MILLIS
         if counts:
             delay = min(FIRST_DELAY_MILLIS * 2 ** (attempts - 1), LONGEST_DELAY_MILLIS)
-        async with self._database.write() as session:
+        async with self._database.write(in_background=True) as session:
             now = (await session.execute(select(database_millis()))).scalar_one()
             row = (await session.execute(_message(consumer.name, str(envelope.id)))).first()
             first = now if row is None else row.first_millis
@@ -223,16 +224,35 @@ class Inbox:
                 )
             else:
                 await session.execute(_update(consumer.name, str(envelope.id)).values(**values))
+        if state == "dead":
+            log_dead(
+                self._database.service,
+                consumer=consumer.name,
+                topic=envelope.type,
+                subject=envelope.subject,
+                event_id=str(envelope.id),
+                cause=cause,
+            )
         return state
 
-    async def _bury(self, consumer_name: str, event_id: str, cause: str) -> None:
-        async with self._database.write() as session:
+    async def _bury(self, row: Row[Any], cause: str) -> None:
+        async with self._database.write(in_background=True) as session:
             await session.execute(
-                _update(consumer_name, event_id).values(state="dead", cause=cause, last_millis=database_millis())
+                _update(row.consumer, row.event_id).values(
+                    state="dead", cause=cause, last_millis=database_millis()
+                )
             )
+        log_dead(
+            self._database.service,
+            consumer=row.consumer,
+            topic=row.topic,
+            subject=subject_of(row.envelope),
+            event_id=row.event_id,
+            cause=cause,
+        )
 
     async def _forget_old_claims(self) -> None:
-        async with self._database.write() as session:
+        async with self._database.write(in_background=True) as session:
             await session.execute(
                 delete(inbox_claim).where(inbox_claim.c.claimed_millis < database_millis() - CLAIMS_KEPT_MILLIS)
             )

@@ -96,5 +96,12 @@ def create_kernel_tables_1() -> None:
     op.create_index("ix_idempotency_key_created_millis", "idempotency_key", ["created_millis"])
 
 
+def add_outbox_cause() -> None:
+    """Why an event does not leave. Expand only: a process of the schema before goes on without the columns."""
+    with op.batch_alter_table("outbox", recreate="never") as outbox:
+        outbox.add_column(sa.Column("cause", sa.Text, nullable=True))
+        outbox.add_column(sa.Column("buried_millis", sa.BigInteger, nullable=True))
+
+
 def _upgrade(connection: Connection, service: str) -> None:
     command.upgrade(config_of(service, connection), "head")

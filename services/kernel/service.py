@@ -53,6 +53,9 @@ class Service:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Relay and retry for as long as the block runs."""
+        if self.settings.is_embedded:
+            # The store is locked: whoever held a lease is dead, and a person waits for what it had.
+            await self.relay.forget_leases()
         async with AsyncExitStack() as stack:
             for name, loop in (("relay", self.relay.run()), ("inbox", self.inbox.run())):
                 task = asyncio.create_task(loop, name=f"{self.definition.name}.{name}")

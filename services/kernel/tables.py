@@ -21,6 +21,9 @@ outbox = Table(
     # Waiting for a relay until then: leased by one, or put off after a failure.
     Column("not_before_millis", BigInteger, nullable=False, server_default="0"),
     Column("sent_millis", BigInteger, nullable=True),
+    # Why it was not taken the last time; and since when it is not tried any more, but left to a person.
+    Column("cause", Text, nullable=True),
+    Column("buried_millis", BigInteger, nullable=True),
     sqlite_autoincrement=True,
 )
 # What was sent stays as the log of what this service said; the relay only ever looks at what waits.

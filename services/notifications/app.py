@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.kernel.dead_letters_api import router_of
 from services.kernel.service import Definition
 
 from .api import router
@@ -12,6 +13,6 @@ DEFINITION = Definition(
     name="notifications",
     title="MedPerf notifications",
     metadata=metadata,
-    routers=(router,),
+    routers=(router, router_of("notifications")),
     consumers=CONSUMERS,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.kernel.dead_letters_api import router_of
 from services.kernel.service import Definition
 
 from .api import benchmarks, containers, datasets
@@ -12,7 +13,7 @@ DEFINITION = Definition(
     name="registry",
     title="MedPerf registry",
     metadata=metadata,
-    routers=(containers.router, benchmarks.router, datasets.router),
+    routers=(containers.router, benchmarks.router, datasets.router, router_of("registry")),
     consumers=CONSUMERS,
     copies={"association": association_copies},
 )

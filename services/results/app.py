@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.kernel.dead_letters_api import router_of
 from services.kernel.service import Definition
 
 from .api import router
@@ -12,7 +13,7 @@ DEFINITION = Definition(
     name="results",
     title="MedPerf results",
     metadata=metadata,
-    routers=(router,),
+    routers=(router, router_of("results")),
     consumers=CONSUMERS,
     copies={
         "benchmark": benchmark_copies,

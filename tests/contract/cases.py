@@ -8,6 +8,7 @@ from typing import Any
 
 from contract.whole import ADMIN, COMMITTEE, MODELER, NOBODY, OPERATOR, PASSWORD, SECRET, SITE, STRANGER, Whole
 from medperf_contracts.access import ACCESS, Role
+from services.embedded.store import SERVICE_NAMES
 
 OWNED_BY_COMMITTEE = {Role.OWNER: COMMITTEE}
 OWNED_BY_SITE = {Role.OWNER: SITE}
@@ -289,5 +290,10 @@ CASES: tuple[Case, ...] = (
         "POST /api/v1/notifications/{notification_id}/read",
         _on("notifications/{}/read", _notification),
         OWNED_BY_SITE,
+    ),
+    *(Case(f"GET /api/v1/dead-letters/{service}", _fixed(f"dead-letters/{service}")) for service in SERVICE_NAMES),
+    *(
+        Case(f"POST /api/v1/dead-letters/{service}/replay", _fixed(f"dead-letters/{service}/replay", {}))
+        for service in SERVICE_NAMES
     ),
 )

@@ -15,6 +15,7 @@ from contract.conftest import DOCS
 from contract.whole import SECRET, Whole
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import EVERY_EVENT, Event
+from service.peer import parked
 from services.embedded.server import DEFINITIONS
 
 pytestmark = pytest.mark.xdist_group("events")
@@ -144,7 +145,7 @@ def test_every_message_was_taken_by_its_consumers_and_none_is_parked(
     told: dict[str, list[Envelope]], whole: Whole
 ) -> None:
     assert any(told.values())
-    assert {name: whole.run(service.inbox.parked()) for name, service in whole.services.items()} == {
+    assert {name: whole.run(parked(service.database)) for name, service in whole.services.items()} == {
         name: [] for name in whole.services
     }
 

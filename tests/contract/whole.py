@@ -43,7 +43,9 @@ class Whole:
         store = Store(folder)
         store.assets.mkdir()
         tokens.create_signing_key(store.signing_key)
-        self.services = compose(store, EmbeddedBus(), host="127.0.0.1")
+        self.services = compose(
+            store, EmbeddedBus(), host="127.0.0.1", operator_token_hash=store.write_operator_token()
+        )
         for service in self.services.values():
             self.run(migrate.upgrade(service.database))
         self.run(self._create_store())

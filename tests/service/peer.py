@@ -23,10 +23,11 @@ from services.accounts import tokens
 from services.kernel import migrate
 from services.kernel.auth import ALGORITHM, AUDIENCE, ISSUER
 from services.kernel.bus import EmbeddedBus
+from services.kernel.db import Database
 from services.kernel.http import build_app
 from services.kernel.service import Definition, Service
 from services.kernel.settings import Settings
-from services.kernel.tables import outbox
+from services.kernel.tables import inbox_message, outbox
 
 T = TypeVar("T")
 OPERATOR_TOKEN = "operator.for-tests"
@@ -128,8 +129,15 @@ class Peer:
         return self.run(read())
 
     def parked(self) -> list[dict[str, Any]]:
-        """Messages that wait, failed or are dead."""
-        return self.run(self.service.inbox.parked())
+        """The inbox's messages that wait, failed or are dead, oldest first."""
+        return self.run(parked(self.service.database))
+
+
+async def parked(database: Database) -> list[dict[str, Any]]:
+    """The rows of an inbox's messages that have not had their effect, oldest first."""
+    async with database.read() as session:
+        rows = await session.execute(select(inbox_message).order_by(inbox_message.c.first_millis))
+        return [dict(row) for row in rows.mappings()]
 
 
 def envelope_of(event: Event, *, version: int = 1, event_id: uuid.UUID | None = None) -> Envelope:

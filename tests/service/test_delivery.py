@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,10 +20,12 @@ from service import facts
 from service.facts import SITE
 from service.peer import Peer, envelope_of
 from services.associations.app import DEFINITION
-from services.kernel import inbox, relay
-from services.kernel.bus import EmbeddedBus, UnreliableBus
+from services.embedded.disorder import UnreliableBus
+from services.kernel import db, inbox, relay
+from services.kernel.bus import EmbeddedBus
 from services.kernel.clock import database_millis
 from services.kernel.db import Database
+from services.kernel.errors import ServerBusy
 from services.kernel.inbox import Consumer, Delivery, Inbox, NotYet
 from services.kernel.relay import Relay
 from services.kernel.service import Definition
@@ -65,7 +67,7 @@ class Ledger:
         return self.peer.run(read())
 
     def parked(self) -> list[dict[str, Any]]:
-        return self.peer.run(self.inbox.parked())
+        return self.peer.parked()
 
     def retry(self, *, early: bool = True) -> int:
         """Try what is due; `early` pretends that every message's time has come."""
@@ -335,6 +337,51 @@ async def _rename(peer: Peer, old: str, new: str) -> None:
         await session.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
 
+def test_a_busy_database_is_no_attempt_and_the_event_stays_where_it_is(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "BACKGROUND_WAIT_SECONDS", 0.05)
+    ledger = Ledger(peer)
+    bus = EmbeddedBus()
+    bus.bind([ledger.queue])
+    new, failed = envelope_of(facts.dataset()), envelope_of(facts.dataset(id=2))
+    ledger.fails_with = ValueError("once")
+    peer.run(bus.publish([failed]))
+    ledger.fails_with = None
+    peer.run(_execute(peer, "UPDATE inbox_message SET next_millis = 0"))
+
+    async def deliver_while_another_writes() -> set[UUID]:
+        async with peer.service.database.write():
+            with pytest.raises(ServerBusy):
+                await ledger.inbox.retry_due()
+            return await bus.publish([new])
+
+    assert peer.run(deliver_while_another_writes()) == set()
+    assert [(message["event_id"], message["attempts"]) for message in ledger.parked()] == [(str(failed.id), 1)]
+    assert peer.run(bus.publish([new])) == {new.id}
+    assert ledger.retry(early=False) == 1
+    assert (ledger.effects(), ledger.parked()) == (2, [])
+
+
+def test_a_delivery_waits_longer_for_its_turn_to_write_than_a_request(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert db.BACKGROUND_WAIT_SECONDS > db.WRITER_WAIT_SECONDS
+    monkeypatch.setattr(db, "WRITER_WAIT_SECONDS", 0.05)
+    ledger = Ledger(peer)
+    bus = EmbeddedBus()
+    bus.bind([ledger.queue])
+    envelope = envelope_of(facts.dataset())
+
+    async def deliver_while_another_writes() -> set[UUID]:
+        async with peer.service.database.write():
+            delivering = asyncio.create_task(bus.publish([envelope]))
+            await asyncio.sleep(0.3)
+        return await delivering
+
+    assert peer.run(deliver_while_another_writes()) == {envelope.id}
+
+
 # --- the relay ---
 
 
@@ -419,6 +466,44 @@ def test_a_relay_killed_between_publish_and_mark_leaves_the_event_for_the_next_o
     recorded.run(Relay(recorded.service.database, bus).publish_waiting())
     assert len(bus.published) == 1
     assert waiting_rows(recorded) == []
+
+
+def test_a_service_that_starts_does_not_wait_for_the_leases_of_the_one_that_was_killed(recorded: Peer) -> None:
+    """Longer than this test waits: the lease of a relay that took the event and was no more."""
+    recorded.run(_execute(recorded, f"UPDATE outbox SET not_before_millis = {2**60}"))
+
+    async def work_until_it_is_sent() -> None:
+        async with recorded.service.working():
+            await until(_is_empty(recorded, "outbox WHERE sent_millis IS NULL"))
+
+    recorded.run(work_until_it_is_sent())
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["database free", "database busy"])
+def test_a_relay_that_is_stopped_ends_and_gives_back_what_it_had_leased_if_it_can(
+    recorded: Peer, monkeypatch: pytest.MonkeyPatch, is_busy: bool
+) -> None:
+    class Slow(Recorder):
+        async def publish(self, envelopes: Sequence[Envelope]) -> set[UUID]:
+            await super().publish(envelopes)
+            await asyncio.sleep(3600)
+            return set()
+
+    bus = Slow()
+
+    async def stop_while_it_publishes() -> bool:
+        relaying = asyncio.create_task(Relay(recorded.service.database, bus).run())
+        await _published(bus, 1)
+        monkeypatch.setattr(db, "BACKGROUND_WAIT_SECONDS", 0.05)
+        async with AsyncExitStack() as stack:
+            if is_busy:
+                await stack.enter_async_context(recorded.service.database.write())
+            relaying.cancel()
+            await asyncio.wait([relaying], timeout=10)
+        return relaying.cancelled()
+
+    assert recorded.run(stop_while_it_publishes())
+    assert recorded.run(Relay(recorded.service.database, Recorder()).publish_waiting()) is not is_busy
 
 
 async def _published(bus: Recorder, count: int) -> None:

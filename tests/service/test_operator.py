@@ -20,7 +20,7 @@ import pytest
 from service.served import COMMAND_SECONDS, PROGRAM, Start, environment, refused, run, servers
 from services.embedded import operator as operators
 from services.embedded.operator import operator
-from services.embedded.store import Store, StoreError, StoreInUse
+from services.embedded.store import SERVICE_NAMES, Store, StoreError, StoreInUse
 
 PASSWORD, ANOTHER = "sesame-sesame", "another-sesame"
 SEED_PEOPLE = ("testadmin", "testbenchmarkowner", "testmodelowner", "testdataowner")
@@ -108,7 +108,8 @@ def test_the_first_administrator_is_made_without_a_socket(home: Path, monkeypatc
         with pytest.raises(StoreInUse), Store(home).locked():
             pass  # the store is ours alone meanwhile
     assert asked == []
-    assert {path.name for path in home.iterdir()} == {"accounts.db", "lock", "server.log"}
+    databases = {f"{service}.db" for service in SERVICE_NAMES}
+    assert {path.name for path in home.iterdir()} == {"assets", "lock", "server.log"} | databases
 
 
 def test_a_command_waits_for_a_server_that_has_the_store_and_does_not_listen_yet(home: Path) -> None:

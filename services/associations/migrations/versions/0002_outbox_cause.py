@@ -1,0 +1,10 @@
+"""Events say why they do not leave."""
+
+from services.kernel.migrate import add_outbox_cause
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    add_outbox_cause()

@@ -1,0 +1,140 @@
+"""The operator's `dead-letters` commands: the same on a running server and on a stopped one's store."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.served import ADA, Server, Start, refused, run, servers
+from services.kernel import inbox
+
+CONTAINER = {"name": "preparation", "description": "", "manifest": "name: preparation", "parameters": None}
+WAIT_SECONDS = 20
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "server"
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Start]:
+    """Start a server on the store; none is left at the end of the test."""
+    with servers(home) as begin:
+        yield begin
+
+
+def did(home: Path, *arguments: str) -> str:
+    """What a command says that does what it was asked."""
+    done = run(home, "dead-letters", *arguments)
+    assert done.returncode == 0, done
+    assert done.stderr == ""
+    return done.stdout
+
+
+def shown(home: Path, *options: str) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = json.loads(did(home, "ls", "--json", *options))
+    return messages
+
+
+def associations(home: Path, statement: str) -> list[Any]:
+    """A look at the associations service's database, or a change in it, by the operator's own hand."""
+    with closing(sqlite3.connect(home / "associations.db", timeout=10)) as database:
+        rows = database.execute(statement).fetchall()
+        database.commit()
+        return rows
+
+
+def until_states(home: Path, *states: str) -> None:
+    """Wait for what the associations service holds, not for ever."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while associations(home, "SELECT state FROM inbox_message") != [(state,) for state in states]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def until_sent(home: Path) -> None:
+    """Wait for the registry's outbox to be empty, not for ever."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    with closing(sqlite3.connect(home / "registry.db")) as registry:
+        while registry.execute("SELECT 1 FROM outbox WHERE sent_millis IS NULL").fetchall():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def register_container(server: Server) -> None:
+    server.post_as_operator("users", ADA)
+    login = server.post("auth/login", {"username": ADA["username"], "password": ADA["password"]}, "nobody's")
+    server.post("containers", CONTAINER, login.json()["access_token"]).raise_for_status()
+
+
+@pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
+def test_an_operator_sees_a_dead_message_and_has_it_tried_again(
+    home: Path, start: Start, is_running: bool
+) -> None:
+    server = start()
+    associations(
+        home,
+        "CREATE TRIGGER full BEFORE INSERT ON model_copies BEGIN SELECT RAISE(ABORT, 'no \x1b[31m room'); END",
+    )
+    register_container(server)
+    until_states(home, "failed")
+    assert "next:  tried again at 20" in did(home, "ls")
+    last = inbox.ATTEMPTS_MOST - 1
+    associations(home, f"UPDATE inbox_message SET attempts = {last}, next_millis = 0")
+    until_states(home, "dead")
+    assert '"event": "message_dead"' in (home / "server.log").read_text()
+    if not is_running:
+        assert server.stop(signal.SIGTERM) == 0
+    (message,) = shown(home, "--state", "dead")
+    event_id = message["event_id"]
+    assert (message["service"], message["consumer"]) == ("associations", "associations.record_model")
+    assert (message["topic"], message["subject"]) == ("container.registered.v1", "container/1")
+    said = did(home, "ls")
+    assert "no ?[31m room" in said
+    assert f"next:  mend the cause, then: medperf-server dead-letters replay {event_id}" in said
+    associations(home, "DROP TRIGGER full")
+    assert did(home, "replay", event_id).startswith("Messages to be tried again: 1.")
+    if not is_running:
+        until_states(home, "failed")
+        start()
+    until_states(home)
+    assert associations(home, "SELECT id FROM model_copies") == [(1,)]
+
+
+def test_all_messages_of_all_services_are_replayed_at_once_and_an_unknown_one_changes_nothing(
+    home: Path, start: Start
+) -> None:
+    server = start()
+    associations(home, "CREATE TRIGGER full BEFORE INSERT ON model_copies BEGIN SELECT RAISE(ABORT, 'full'); END")
+    register_container(server)
+    until_states(home, "failed")
+    assert server.stop(signal.SIGTERM) == 0
+    associations(home, "DROP TRIGGER full")
+    associations(home, "UPDATE inbox_message SET state = 'dead'")
+    with closing(sqlite3.connect(home / "registry.db")) as registry:
+        registry.execute("UPDATE outbox SET sent_millis = NULL, buried_millis = 1, cause = 'it could not be read'")
+        registry.commit()
+    (of_outbox, of_inbox) = sorted(shown(home), key=lambda message: str(message["service"]), reverse=True)
+    assert (of_outbox["service"], of_outbox["consumer"], of_outbox["state"]) == ("registry", None, "dead")
+    assert "dead  outbox of registry  container.registered.v1  container/1" in did(home, "ls")
+    unknown = str(uuid.uuid4())
+    said = refused(home, "dead-letters", "replay", of_inbox["event_id"], unknown)
+    assert f"No message has the ID {unknown}; nothing was replayed." in said
+    assert [message["state"] for message in shown(home)] == ["dead", "dead"]
+    for arguments in ((), (unknown, "--all")):
+        assert run(home, "dead-letters", "replay", *arguments).returncode == 2
+    assert did(home, "replay", "--all").startswith("Messages to be tried again: 2.")
+    start()
+    until_states(home)
+    until_sent(home)
+    assert did(home, "ls") == "There is no stuck message.\n"
