@@ -11,7 +11,6 @@ import lzma
 import os
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from medperf.errors import BadManifest
+from medperf.files import naming, partial_folder
 
 MAX_ENTRIES = 100_000
 DEFAULT_LIMIT_BYTES = 4 * 1024**3
@@ -44,13 +44,14 @@ def extract(archive: Path, destination: Path, *, limit_bytes: int = DEFAULT_LIMI
     empty.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.partial-", dir=destination.parent))
     try:
-        with _opened(archive) as stream:
+        with partial_folder(destination) as partial, _opened(archive) as stream:
+            whole = partial / "whole"
+            whole.mkdir()
             grown = max(_GROWTH_FREE_BYTES, _GROWTH_MOST * archive.stat().st_size)
-            _Unpacking(archive.name, stream, partial, min(limit_bytes, grown)).run()
-        partial.chmod(0o755)
-        partial.rename(destination)
+            _Unpacking(archive.name, stream, whole, min(limit_bytes, grown)).run()
+            whole.chmod(0o755)
+            whole.rename(destination)
     except (EOFError, OSError, tarfile.TarError, lzma.LZMAError, zlib.error) as broken:
         if isinstance(broken, OSError) and broken.errno is not None:
             raise
@@ -58,8 +59,6 @@ def extract(archive: Path, destination: Path, *, limit_bytes: int = DEFAULT_LIMI
             f"The archive {archive.name} cannot be unpacked: {broken}",
             hint="It is damaged, or not a tar archive; its owner must make it again.",
         ) from broken
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -158,7 +157,7 @@ class _Unpacking:
         target.parent.mkdir(parents=True, exist_ok=True)
         mode = 0o755 if member.mode & 0o100 else 0o644
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "wb") as file:
+        with naming(target), os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(content, file, _CHUNK_BYTES)
             if file.tell() != member.size:
                 raise self._refusal(f"{member.name!r} ends early")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from medperf.errors import IntegrityError
-from medperf.files import locked, make_private_folder, write_atomically
+from medperf.files import locked, make_private_folder, partial_file, write_atomically
 from medperf.identity import hash_folders
 
 # A second process waits for the first one's download; one that takes longer than this is not waited for.
@@ -25,7 +24,7 @@ class Assets:
 
     def __init__(self, root: Path, download: Download) -> None:
         self._files = root / "sha256"
-        self._partial = root / "partial"
+        self._locks = root / "locks"
         self._download = download
 
     def fetch(self, url: str, sha256: str) -> Path:
@@ -34,52 +33,45 @@ class Assets:
         Raises IntegrityError, and keeps nothing, where the URL gives another file.
         """
         file = self._files / sha256
-        for folder in (self._files, self._partial):
+        for folder in (self._files, self._locks):
             make_private_folder(folder)
-        with locked(self._partial / f"{sha256}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
+        with locked(self._locks / f"{sha256}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
             if not file.exists() or _sha256(file) != sha256:
                 self._get(url, sha256, file)
         return file
 
     def fetch_new(self, url: str) -> tuple[Path, str]:
         """The file behind a URL whose hash is not registered, fetched in any case, and its SHA-256."""
-        for folder in (self._files, self._partial):
+        for folder in (self._files, self._locks):
             make_private_folder(folder)
         # One place a URL: what a command that died left of it is written over.
         name = f"new-{hashlib.sha256(url.encode()).hexdigest()}"
-        with locked(self._partial / f"{name}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
-            partial = self._partial / name
-            try:
-                found = self._stream(url, partial)
-                partial.replace(self._files / found)
-            finally:
-                partial.unlink(missing_ok=True)
+        with locked(self._locks / f"{name}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
+            found = self._stream(url, self._files / name, lambda _found: None)
+            (self._files / name).replace(self._files / found)
         return self._files / found, found
 
     def _get(self, url: str, sha256: str, file: Path) -> None:
-        partial = self._partial / sha256
-        try:
-            found = self._stream(url, partial)
+        def check(found: str) -> None:
             if found != sha256:
                 raise IntegrityError(
                     f"{url} gave a file with the SHA-256 {found}, but {sha256} is registered.",
                     hint="Do not use it. Tell the owner of the container or benchmark that the file was replaced.",
                 )
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
 
-    def _stream(self, url: str, partial: Path) -> str:
+        self._stream(url, file, check)
+
+    def _stream(self, url: str, file: Path, check: Callable[[str], None]) -> str:
+        """Fetch what is behind a URL as `file`, whole or not at all, once `check` has let its SHA-256 pass."""
         hasher = hashlib.sha256()
-        with partial.open("wb") as file:
+        with partial_file(file) as partial:
 
             def take(chunk: bytes) -> None:
                 hasher.update(chunk)
-                file.write(chunk)
+                partial.write(chunk)
 
             self._download(url, take)
-            file.flush()
-            os.fsync(file.fileno())
+            check(hasher.hexdigest())
         return hasher.hexdigest()
 
 

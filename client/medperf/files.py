@@ -1,19 +1,28 @@
-"""Small files and locks of the local folder: written whole or not at all, and one writer at a time."""
+"""Files and locks of the local folder: written whole or not at all, and one writer at a time.
+
+What is not whole yet is named `.NAME.partial-…` and locked by its writer. The kernel frees the lock when the writer
+dies, however it dies; so whoever can take it may remove what was left.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import Busy
 
 FOLDER_MODE = 0o700
 _POLL_SECONDS = 0.05
+_PARTIAL = ".partial-"
+# In a folder that is not whole yet; NFS locks no folder, so that a file stands for it.
+_ALIVE = ".alive"
 
 
 def make_private_folder(path: Path) -> Path:
@@ -30,19 +39,105 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o600) -> 
 
     OSError when it cannot be written (a full disk); the old content then stands and nothing is left behind.
     """
-    data = content.encode() if isinstance(content, str) else content
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with partial_file(path, mode=mode) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def partial_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A file to fill that becomes `path`, whole, when the block ends well, and is gone when it does not."""
+    with naming(path):
+        descriptor, partial = _claimed_file(path)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+                partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to make something in that is renamed to `path`; what is left of it is removed."""
+    with naming(path):
+        descriptor, partial = _claimed_folder(path)
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of the file system name `path` where it names nothing, as that of a full disk does."""
     try:
-        with os.fdopen(descriptor, "wb") as temporary:
-            os.fchmod(descriptor, mode)
-            temporary.write(data)
-            temporary.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
-    sync_folder(path.parent)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what writers that died left half-written in `folder`; that of living ones stays."""
+    for partial in folder.glob(f".*{_PARTIAL}*"):
+        # One that ends or appears meanwhile is somebody's who looks after it.
+        with suppress(FileNotFoundError):
+            _remove_if_abandoned(partial)
+
+
+def _remove_if_abandoned(partial: Path) -> None:
+    alive = partial / _ALIVE if partial.is_dir() else partial
+    if not alive.exists():
+        shutil.rmtree(partial)
+        return
+    descriptor = os.open(alive, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    else:
+        alive.unlink()
+        if partial != alive:
+            shutil.rmtree(partial)
+    finally:
+        os.close(descriptor)
+
+
+def _claimed_file(path: Path) -> tuple[int, Path]:
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}{_PARTIAL}", dir=path.parent)
+        if _claim(descriptor):
+            return descriptor, Path(name)
+
+
+def _claimed_folder(path: Path) -> tuple[int, Path]:
+    while True:
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}{_PARTIAL}", dir=path.parent))
+        try:
+            descriptor = os.open(partial / _ALIVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
+        except BaseException:
+            partial.rmdir()
+            raise
+        if _claim(descriptor):
+            return descriptor, partial
+
+
+def _claim(descriptor: int) -> bool:
+    """Lock what was just made; False, and it is closed, where somebody took it for abandoned in between."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if os.fstat(descriptor).st_nlink:
+        return True
+    os.close(descriptor)
+    return False
 
 
 def sync_folder(folder: Path) -> None:

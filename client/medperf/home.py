@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from .errors import StoreChanged, UsageError
-from .files import make_private_folder, write_atomically
+from .files import make_private_folder, remove_abandoned, write_atomically
 
 if TYPE_CHECKING:
     from medperf_contracts.accounts import ServerView
 
 SERVER_DEFAULT = "http://localhost:8000"
 _PORTS = {"http": 80, "https": 443}
+# Where files and folders are written that are not whole at once, relative to the root. What containers write and
+# what containers are laid out of is found again by their own records.
+_WRITTEN_IN = ("assets/sha256", "containers/*", "datasets/*", "environments", "results/*")
 
 
 def server_url(option: str | None, *, allow_http: bool = False) -> str:
@@ -152,6 +155,13 @@ class Home:
     def store(self) -> Path:
         """The identity of the server's store that this folder belongs to."""
         return self.folder(".") / "store"
+
+    def tidy(self) -> None:
+        """Remove what commands that were killed left half-written."""
+        remove_abandoned(self.root)
+        for pattern in _WRITTEN_IN:
+            for folder in self.root.glob(pattern):
+                remove_abandoned(folder)
 
     def check_store(self, answered: ServerView) -> None:
         """Remember which store this folder belongs to, or raise StoreChanged when another one answers now."""

@@ -12,6 +12,7 @@ import pytest
 
 from medperf.assets import Assets, sealed
 from medperf.errors import IntegrityError, ServerUnreachable
+from medperf.files import remove_abandoned
 
 CONTENT = b"weights" * 100_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -67,10 +68,11 @@ def test_half_a_download_is_never_taken_for_the_whole(tmp_path: Path) -> None:
     assert Assets(tmp_path, Source()).fetch(URL, SHA256).read_bytes() == CONTENT
 
 
-def test_what_a_killed_client_had_fetched_is_written_anew(tmp_path: Path) -> None:
-    (tmp_path / "partial").mkdir()
-    (tmp_path / "partial" / SHA256).write_bytes(CONTENT * 2)
+def test_what_a_killed_client_had_fetched_is_neither_used_nor_kept(tmp_path: Path) -> None:
+    (tmp_path / "sha256").mkdir()
+    (tmp_path / "sha256" / f".{SHA256}.partial-x").write_bytes(CONTENT * 2)
     assert Assets(tmp_path, Source()).fetch(URL, SHA256).read_bytes() == CONTENT
+    remove_abandoned(tmp_path / "sha256")
     assert len(files_in(tmp_path)) == 1
 
 

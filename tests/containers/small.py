@@ -6,9 +6,10 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medperf import safe_yaml
@@ -224,6 +225,26 @@ class Shelf:
     def download(self, url: str, sink: Callable[[bytes], object]) -> None:
         """Stream what is behind a URL."""
         sink(self.files[url])
+
+
+def write_tutorial(folder: Path, *, faults: Mapping[str, str] = MappingProxyType({})) -> Path:
+    """A folder of small containers laid out as `tutorials/`, from which a server can be seeded."""
+    roles = {
+        "preparation": Role.PREPARATION,
+        "reference_model": Role.MODEL,
+        "second_model": Role.MODEL,
+        "metrics": Role.METRICS,
+    }
+    for name, role in roles.items():
+        place = folder / name
+        (place / "workspace").mkdir(parents=True)
+        (place / "additional_files").mkdir()
+        (place / "mlcube.yaml").write_text(json.dumps(manifest_of(role)))
+        (place / "workspace" / "parameters.yaml").write_text(f"# {name}\nfault: {faults.get(name, '')}\n")
+        (place / "additional_files" / "main.py").write_bytes(code(role))
+    (folder / "demo_data").mkdir()
+    (folder / "demo_data" / "case.txt").write_text("one")
+    return folder
 
 
 def archive_of(name: str, content: bytes) -> bytes:

@@ -43,7 +43,11 @@ def confirm(question: str, *, yes: bool) -> None:
 def ask_password(username: str) -> str:
     """The password of somebody whose login has ended, typed unseen."""
     click.echo("Your login has ended.", err=True)
-    password: str = click.prompt(f"Password for {username}", hide_input=True, err=True)
+    try:
+        password: str = click.prompt(f"Password for {username}", hide_input=True, err=True)
+    except click.Abort:
+        # Not a question before the work: some of it is done and perhaps sent.
+        raise KeyboardInterrupt from None
     return password
 
 

@@ -59,7 +59,9 @@ class Session:
         """The local folder that belongs to the server."""
         from medperf.home import Home
 
-        return Home.at(self.server)
+        home = Home.at(self.server)
+        home.tidy()
+        return home
 
     @cached_property
     def network(self) -> Network:

@@ -9,21 +9,28 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from medperf.engines.logs import last_lines
-from medperf.errors import ClientError, EngineUnavailable, IntegrityError
-from medperf.files import make_private_folder, write_atomically
+from medperf.errors import ClientError, EngineUnavailable, IntegrityError, StorageFailed
+from medperf.files import make_private_folder, partial_folder, write_atomically
 from medperf.manifest.model import Package
 
 # Only what is already built, only what the manifest names, each with one of its hashes: nothing runs.
-_PIP = ("-I", "-m", "pip", "install", "--only-binary", ":all:", "--require-hashes", "--no-deps")
+_PIP = ("install", "--only-binary", ":all:", "--require-hashes", "--no-deps")
+# pip, which dies with the client (prctl's PR_SET_PDEATHSIG and SIGKILL): nothing goes on unseen.
+_MORTAL = """
+import ctypes, os, runpy, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() != int(sys.argv.pop(1)):
+    sys.exit(1)
+sys.argv[0] = "pip"
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 _QUIET = ("--disable-pip-version-check", "--no-input", "--no-warn-script-location", "--progress-bar", "off")
 
 
@@ -70,14 +77,14 @@ def install(root: Path, packages: tuple[Package, ...], *, on_line: Callable[[str
         )
     root.mkdir(parents=True, exist_ok=True)
     log = root / f"{folder.name}.log"
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=root))
-    try:
+    with partial_folder(folder) as work:
         requirements = work / "requirements.txt"
         requirements.write_text("".join(f"{_requirement(package)}\n" for package in packages))
         target = work / "packages"
         trusted = root / _TRUSTED
         certificates = ("--cert", str(trusted)) if trusted.exists() else ()
-        command = [sys.executable, *_PIP, *_QUIET, *certificates, "--target", str(target), "-r", str(requirements)]
+        pip = [sys.executable, "-I", "-c", _MORTAL, str(os.getpid()), *_PIP, *_QUIET, *certificates]
+        command = [*pip, "--target", str(target), "-r", str(requirements)]
         on_line(f"installing packages: {', '.join(f'{package.name} {package.version}' for package in packages)}")
         code = _run(command, work / "log", without=OTHER_BUNDLES if certificates else ())
         (work / "log").replace(log)
@@ -86,8 +93,6 @@ def install(root: Path, packages: tuple[Package, ...], *, on_line: Callable[[str
         target.mkdir(exist_ok=True)
         target.chmod(0o755)
         _publish(target, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
@@ -122,6 +127,11 @@ def _publish(target: Path, folder: Path) -> None:
 
 def _failed(log: Path) -> ClientError:
     text = log.read_text(errors="replace")
+    if os.strerror(errno.ENOSPC) in text:
+        return StorageFailed(
+            f"The disk was full while the container's packages were installed in {log.parent}.",
+            hint=f"Make space, or point MEDPERF_HOME and TMPDIR elsewhere; then run it again. The log: {log}",
+        )
     tail = "\n".join(f"    {_SECRETS.sub('//…@', line)}" for line in last_lines(log))
     if "DO NOT MATCH THE HASHES" in text:
         return IntegrityError(
