@@ -70,6 +70,8 @@ class RunLog:
 
     def close(self) -> list[str]:
         """Write the kept end, with a notice of what was cut; the last line where it was not ended."""
+        if self.file.closed:
+            return []
         if self.dropped:
             cut = self.dropped - len(self.tail)
             self.file.write(f"\n[medperf: the log is full; {cut:,} bytes were left out here]\n".encode())

@@ -28,6 +28,7 @@ class SandboxProcess:
         plan, self._tell_plan = os.pipe()
         self._status_text = b""
         self._open = {self.output, self._status}
+        self._held = [self.output, self._status]
         self._has_plan = False
         try:
             self._process = subprocess.Popen(
@@ -77,7 +78,8 @@ class SandboxProcess:
     def end(self) -> dict[str, int]:
         """Kill what still runs and wait until nothing of it is left; bubblewrap's report, as `exit-code`.
 
-        A report without `child-pid` is a sandbox that could not be made.
+        A report without `child-pid` is a sandbox that could not be made. Where it was interrupted it can be called
+        again.
         """
         self.kill()
         if not self._has_plan:
@@ -90,8 +92,9 @@ class SandboxProcess:
         while self._open and time.monotonic() < deadline:
             self.read(deadline - time.monotonic())
         code = self._process.wait()
-        for descriptor in (self.output, self._status):
-            os.close(descriptor)
+        self._open.clear()
+        while self._held:
+            os.close(self._held.pop())
         report = _numbers(self._status_text.decode())
         if "child-pid" in report:
             _wait_for_end(report["child-pid"], deadline)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medperf.errors import UsageError
-from medperf.files import locked, make_private_folder, write_atomically
+from medperf.files import locked, make_private_folder, remove_abandoned, write_atomically
 from medperf.home import base_folder
 
 from .phantom import make_dataset
@@ -38,6 +38,7 @@ class TutorialFolder:
 
     def remove(self) -> list[Path]:
         """Remove the files that were made and the folders that this empties; what is left, if anything."""
+        remove_abandoned(self.path)
         for file in self.files:
             (self.path / file).unlink(missing_ok=True)
         folders = {parent for file in self.files for parent in (self.path / file).parents if parent != self.path}
@@ -54,7 +55,13 @@ class TutorialFolder:
 
 
 def find_folder(path: Path) -> TutorialFolder | None:
-    """The tutorial's folder at a path; None when there is none, or one that somebody else made."""
+    """The tutorial's folder at a path; None when there is none, or one that somebody else made.
+
+    One of that name with nothing in it is what a command left that was killed before its first mark, or after
+    its last.
+    """
+    if path.name == FOLDER and path.is_dir() and all(_is_unwritten_mark(entry) for entry in path.iterdir()):
+        return TutorialFolder(path.absolute(), (), is_whole=False)
     try:
         marker = json.loads((path / _MARKER).read_text())
         files = tuple(Path(name) for name in marker["files"])
@@ -64,6 +71,10 @@ def find_folder(path: Path) -> TutorialFolder | None:
     if any(file.is_absolute() or ".." in file.parts for file in files):
         return None
     return TutorialFolder(path.absolute(), files, is_whole)
+
+
+def _is_unwritten_mark(entry: Path) -> bool:
+    return entry.name.startswith(f".{_MARKER}.")
 
 
 def make_folder(path: Path) -> TutorialFolder:
