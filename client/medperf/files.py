@@ -20,6 +20,8 @@ from .errors import Busy
 
 FOLDER_MODE = 0o700
 _POLL_SECONDS = 0.05
+# Less than any command needs.
+_FULL_BYTES = 1024**2
 _PARTIAL = ".partial-"
 # In a folder that is not whole yet; NFS locks no folder, so that a file stands for it.
 _ALIVE = ".alive"
@@ -71,6 +73,12 @@ def partial_folder(path: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             os.close(descriptor)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk that holds `folder` has next to no space left for this user."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < _FULL_BYTES
 
 
 @contextmanager
@@ -159,8 +167,9 @@ def locked(path: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _acquire(descriptor, what, wait_seconds)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with naming(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)

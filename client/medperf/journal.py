@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medperf.errors import StorageFailed, UsageError
+from medperf.files import is_full
 
 # A second command writes for milliseconds at most; more means that something holds the file.
 _BUSY_SECONDS = 10.0
@@ -236,9 +237,11 @@ class Journal:
             finally:
                 connection.close()
         except sqlite3.Error as error:
+            # SQLite says "disk I/O error" where it had no room for its shared memory.
+            said = f"its disk is full ({error})" if is_full(self._file.parent) else str(error)
             raise StorageFailed(
-                f"The journal {self._file} cannot be used: {error}.",
-                hint="Check the disk's space and the file's permissions.",
+                f"The journal {self._file} cannot be used: {said}.",
+                hint="Make space or mend the permissions, or point MEDPERF_HOME elsewhere; then run it again.",
             ) from error
 
     @contextmanager

@@ -13,8 +13,8 @@ from medperf.containers import LocalContainer
 from medperf.engines.base import CannotStart, Cause, Engine, Limits, Outcome, TaskSpec, failure
 from medperf.engines.choice import Choice, Engines, Runnable
 from medperf.engines.outputs import check_outputs, remove_tree
-from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError
-from medperf.files import locked
+from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, StorageFailed
+from medperf.files import is_full, locked
 from medperf.home import Home
 from medperf.journal import CLIENT_GONE, OPEN, Journal, Run, RunState
 from medperf.manifest import plan_io
@@ -33,6 +33,7 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (BadManifest, "bad_manifest"),
     (IntegrityError, "integrity"),
     (EngineUnavailable, "engine_unavailable"),
+    (StorageFailed, "disk_full"),
 )
 
 
@@ -113,6 +114,11 @@ class Runner:
             outcome = self._execute(engine, spec)
             if not outcome.succeeded:
                 failed = failure(spec, outcome)
+                if is_full(work):
+                    raise StorageFailed(
+                        f"The disk that holds {work} is full, and so the container failed.\n{failed}",
+                        hint="Make space, or point MEDPERF_HOME elsewhere; then run it again. " + failed.hint,
+                    )
             if failed is None or take_partial:
                 check_outputs(work)
         except BaseException as error:

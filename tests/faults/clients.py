@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import pexpect
+
 from medperf.home import Home
 
 _LAUNCHER = Path(__file__).with_name("launched_client.py")
@@ -42,6 +44,11 @@ class Launcher:
             env={**os.environ, "PYTHONPATH": str(_ROOT / "tests")},
         )
         self._answer()
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process ID."""
+        return self._process.pid
 
     def order(self, **words: object) -> dict[str, Any]:
         """Have an order carried out; what the launcher answers."""
@@ -80,6 +87,7 @@ class Terminal:
     server: str
     temporary: Path | None = None
     bound_seconds: float = 30.0
+    screens: Path | None = None
     _number: int = field(default=0, init=False)
 
     @property
@@ -95,10 +103,11 @@ class Terminal:
     def begin(self, *arguments: str, stdin: str = "", at: int = 0, by: signal.Signals = signal.SIGKILL) -> Begun:
         """Begin a command; with `at`, it gets the signal `by` just before it touches the world that often."""
         self._number += 1
-        logs = self.folder.with_name(f"{self.folder.name}.screens")
+        logs = self.screens or self.folder.with_name(f"{self.folder.name}.screens")
         logs.mkdir(exist_ok=True)
         output, counter = logs / f"{self._number}", logs / f"{self._number}.touches"
-        (self.folder / "work").mkdir(exist_ok=True, parents=True)
+        if self.screens is None:
+            (self.folder / "work").mkdir(exist_ok=True, parents=True)
         answer = self.launcher.order(
             cwd=str(self.folder / "work"),
             environment=self.environment(),
@@ -121,6 +130,24 @@ class Terminal:
         ended = self.run(*arguments, stdin=stdin)
         assert ended.exit_code == 0, f"medperf {' '.join(arguments)}\n{ended.screen}\nexit {ended.exit_code}"
         return ended.screen
+
+    @contextmanager
+    def at_a_terminal(self, *arguments: str) -> Iterator[pexpect.spawn[str]]:
+        """A command that a person types at a terminal."""
+        (self.folder / "work").mkdir(exist_ok=True, parents=True)
+        child = pexpect.spawn(
+            str(Path(sys.executable).with_name("medperf")),
+            list(arguments),
+            cwd=str(self.folder / "work"),
+            env=self.environment(),
+            encoding="utf-8",
+            timeout=30,
+            dimensions=(50, 160),
+        )
+        try:
+            yield child
+        finally:
+            child.close(force=True)
 
     def environment(self) -> dict[str, str]:
         """What its commands see."""

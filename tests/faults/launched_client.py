@@ -11,12 +11,17 @@ import ctypes
 import io
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 from faults.loaded import load_everything
+from faults.local_folder import check_whole
+from medperf.home import Home
 
 _TOUCHES = {
     "os.chmod",
@@ -99,16 +104,53 @@ def shorten(order: dict[str, Any]) -> None:
     files.make_dataset = lambda folder: phantom.make_dataset(folder, count=2)  # type: ignore[attr-defined]
 
 
+def make_room(words: dict[str, Any]) -> None:
+    """A small disk of its own (`mount`, in KiB), a folder copied to it, and all but some bytes of it filled."""
+    disk = Path(words["disk"])
+    if "mount_kib" in words:
+        disk.mkdir(exist_ok=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={words['mount_kib']}k,mode=755", "tmpfs", disk], check=True
+        )
+        return
+    filler = disk / "filler"
+    if "empty" in words:
+        for entry in disk.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if "copy" in words:
+        shutil.copytree(words["copy"], disk / words["to"], symlinks=True)
+    if "leave_bytes" in words:
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, free - words["leave_bytes"]))
+    if "free" in words:
+        filler.unlink()
+
+
+def fault_in(home: Home) -> str | None:
+    """What of a local folder is not whole; looked at from here, where its disk is mounted."""
+    try:
+        check_whole(home)
+    except Exception:
+        return traceback.format_exc()
+    return None
+
+
 def serve() -> None:
     children: dict[int, int] = {}
     load_everything()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        if "wait" in order:
+        if "check" in order:
+            answer: dict[str, object] = {"fault": fault_in(Home(order["server"], Path(order["check"])))}
+        elif "disk" in order:
+            make_room(order)
+            answer = {}
+        elif "wait" in order:
             child = children.pop(order["wait"])
             _, status = os.waitpid(child, 0)
-            answer: dict[str, object] = {"exit_code": os.waitstatus_to_exitcode(status)}
+            answer = {"exit_code": os.waitstatus_to_exitcode(status)}
         else:
             child = os.fork()
             if child == 0:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
+import pexpect
 import pytest
 
 from faults.clients import Ended, Launcher, Terminal
@@ -141,11 +144,40 @@ def test_a_login_that_ended_in_the_middle_of_a_run_costs_no_run(
     ready: Callable[[str], Step], proxy: BreakingProxy
 ) -> None:
     machine, typed, _ = ready("associate")
-    sound = Keyring(machine.home.credentials).load()
-    assert sound is not None
-    Keyring(machine.home.credentials).keep(replace(sound, expires_at=0.0, refresh_token="gone" * 8))
-    ended = machine.run(*typed)
-    assert ended.exit_code == 4
+    machine.done("login", "--username", "testdataowner", "--password_stdin", stdin="test\n")
+    begun = machine.begin(*typed)
+    begun.wait_for("running the model")
+    end_login(machine, proxy)
+    ended = begun.wait()
+    assert ended.exit_code == 4, ended.screen
     assert "Run `medperf login`, then the same command again: what it did so far is kept." in ended.screen
     machine.done("login", "--username", "testdataowner", "--password_stdin", stdin="test\n")
-    assert "PENDING" in machine.done(*typed)
+    again = machine.done(*typed)
+    assert "PENDING" in again
+    assert "was run before: its result is taken from the local cache" in again
+
+
+def test_at_a_terminal_the_password_is_asked_for_in_the_middle_of_a_run_which_goes_on(
+    ready: Callable[[str], Step], proxy: BreakingProxy
+) -> None:
+    machine, typed, _ = ready("associate")
+    machine.done("login", "--username", "testdataowner", "--password_stdin", stdin="test\n")
+    with machine.at_a_terminal(*typed) as terminal:
+        terminal.expect("running the model")
+        end_login(machine, proxy)
+        terminal.expect("Your login has ended.")
+        terminal.expect("Password for testdataowner: ")
+        terminal.sendline("test")
+        terminal.expect("PENDING")
+        terminal.expect(pexpect.EOF)
+    assert terminal.exitstatus == 0
+
+
+def end_login(machine: Terminal, proxy: BreakingProxy) -> None:
+    """The person's login ends on the server, and its access token expires."""
+    kept = Keyring(machine.home.credentials).load()
+    assert kept is not None
+    key = {"Authorization": f"Bearer {kept.access_token}", "Idempotency-Key": str(uuid.uuid4())}
+    body = {"refresh_token": kept.refresh_token}
+    httpx.post(f"{proxy.server}/api/v1/auth/logout", json=body, headers=key, trust_env=False).raise_for_status()
+    proxy.expired.add(kept.access_token)

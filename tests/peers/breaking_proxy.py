@@ -72,6 +72,8 @@ class BreakingProxy:
     server: str
     plan: Plan = none
     exchanges: list[Exchange] = field(default_factory=list)
+    # Access tokens that are answered as expired.
+    expired: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         proxy = self
@@ -82,7 +84,9 @@ class BreakingProxy:
                 broken = proxy.plan(self.command, self.path, proxy.exchanges)
                 key = self.headers.get("Idempotency-Key")
                 proxy.exchanges.append(Exchange(self.command, self.path, key, broken))
-                if broken is Break.RESET_BEFORE:
+                if self.headers.get("Authorization", "").removeprefix("Bearer ") in proxy.expired:
+                    self._fail(401, {"title": "x", "status": 401, "code": "token_expired", "detail": "x", "hint": "x"})
+                elif broken is Break.RESET_BEFORE:
                     self._reset()
                 elif broken in (Break.ERROR_BEFORE, Break.BUSY_BEFORE):
                     self._fail(500 if broken is Break.ERROR_BEFORE else 503)
@@ -114,8 +118,8 @@ class BreakingProxy:
                 self.end_headers()
                 self.wfile.write(content[:cut])
 
-            def _fail(self, status: int) -> None:
-                content = json.dumps({"an": "intermediary's own words"}).encode()
+            def _fail(self, status: int, said: object = "an intermediary's own words") -> None:
+                content = json.dumps(said).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
