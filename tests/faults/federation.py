@@ -38,7 +38,7 @@ def seed_small(server: EmbeddedServer, folder: Path) -> None:
     with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
         operator = seed.Person(http, store.operator_token.read_text())
         operator.post("server/seeding", {"demo": seed.DEMO})
-        seed._register(store, tutorial, seed._people(http, operator), print)
+        seed._register(store, tutorial, seed._people(http, operator), {}, print)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class Stages:
         paths = ("--data_path", str(self.raw / "images"), "--labels_path", str(self.raw / "labels"))
         return {
             "login": ("login", "--username", "testdataowner", "--password_stdin"),
-            "create": ("dataset", "create", "--name", "mine", *paths, "--benchmark", "1"),
+            "create": ("dataset", "create", "--name", "mine", *paths, "--benchmark", "1", "--platform", "sandbox"),
             "submit": ("dataset", "submit", "--data_uid", self.uid_start, "--yes"),
             "associate": ("dataset", "associate", "--benchmark_uid", "1", "--data_uid", "1", "--yes"),
             "run": ("benchmark", "run", "--benchmark", "1", "--data_uid", "1"),
