@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from medperf.errors import StorageFailed, UsageError
+from medperf.errors import Busy, StorageFailed, UsageError
 from medperf.files import is_full
 
 # A second command writes for milliseconds at most; more means that something holds the file.
@@ -237,6 +237,11 @@ class Journal:
             finally:
                 connection.close()
         except sqlite3.Error as error:
+            if error.sqlite_errorname == "SQLITE_BUSY":
+                raise Busy(
+                    f"Another command has been writing in the journal {self._file} for {_BUSY_SECONDS:.0f} s.",
+                    hint="It may have been halted (Ctrl-Z): let it go on or end it, then run this command again.",
+                ) from error
             # SQLite says "disk I/O error" where it had no room for its shared memory.
             said = f"its disk is full ({error})" if is_full(self._file.parent) else str(error)
             raise StorageFailed(
