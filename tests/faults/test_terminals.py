@@ -26,7 +26,6 @@ REFRESHES = 20
 MachineAt = Callable[[str], Terminal]
 
 
-
 def halted_at(machine: Terminal, text: str, *typed: str) -> Begun:
     """A command that has said something and is then held, so that another can be typed beside it."""
     begun = machine.begin(*typed)

@@ -85,7 +85,9 @@ class BreakingProxy:
                 key = self.headers.get("Idempotency-Key")
                 proxy.exchanges.append(Exchange(self.command, self.path, key, broken))
                 if self.headers.get("Authorization", "").removeprefix("Bearer ") in proxy.expired:
-                    self._fail(401, {"title": "x", "status": 401, "code": "token_expired", "detail": "x", "hint": "x"})
+                    self._fail(
+                        401, {"title": "x", "status": 401, "code": "token_expired", "detail": "x", "hint": "x"}
+                    )
                 elif broken is Break.RESET_BEFORE:
                     self._reset()
                 elif broken in (Break.ERROR_BEFORE, Break.BUSY_BEFORE):
