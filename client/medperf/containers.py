@@ -68,7 +68,9 @@ def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Asse
             archives.extract(archive, workspace / _ADDITIONAL_FILES)
 
     folder = sealed(home.containers / view.hash, lay_out)
-    return LocalContainer(view.id, view.name, view.hash, manifest, folder / "workspace", view.image_hash)
+    # Behind a URL is an archive, and the hash is the archive's.
+    named_image = view.image_hash if view.image_url is None else None
+    return LocalContainer(view.id, view.name, view.hash, manifest, folder / "workspace", named_image)
 
 
 def check_hashes(view: ContainerView) -> None:

@@ -188,6 +188,30 @@ def test_a_fork_bomb_is_bounded(bounded_client: Client) -> None:
     assert ran.exit_code == 9
 
 
+def test_processor_time_is_bounded_where_it_was_asked_for(bounded_client: Client) -> None:
+    # Four processes burn what they get for a second; each second has one processor's worth for them together.
+    ran = bounded_client.run(
+        """
+        children = []
+        for _ in range(4):
+            child = os.fork()
+            if child == 0:
+                end = time.monotonic() + 1.5
+                while time.monotonic() < end:
+                    pass
+                os._exit(0)
+        for _ in range(4):
+            os.wait()
+        used = os.times()
+        print(f"used={used.children_user + used.children_system}")
+        """,
+        limits={"cpus": 1.0},
+    )
+    assert ran.exit_code == 0
+    # A cgroup gives a period's worth more at most; without it two processors would have given twice as much.
+    assert float(ran.answers["used"]) < 2.2
+
+
 def test_memory_is_bounded_over_all_processes_together(bounded_client: Client) -> None:
     # Each of the four stays below the limit that a single process would have.
     ran = bounded_client.run(

@@ -7,11 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import docker
@@ -19,14 +20,19 @@ import pytest
 from docker.models.containers import Container
 
 from containers.attack import AS_ROOT, CALLERS, MIB, Client, eventually, make_client, processes_with
+from containers.small import sandbox_only
 from medperf.engines.docker import DockerEngine
 from medperf.engines.docker_options import RUN_LABEL
+from medperf.home import Home
+from medperf.journal import CLIENT_GONE, Journal, RunState
+from medperf.tasks import end_left_over
 
 
 @pytest.fixture(scope="session")
-def daemon(base_image: str) -> docker.DockerClient:
+def daemon(base_image: str) -> Iterator[docker.DockerClient]:
     """The engine itself, to look at what is left."""
-    return docker.from_env()
+    with closing(docker.from_env()) as client:
+        yield client
 
 
 @pytest.fixture(params=CALLERS)
@@ -155,8 +161,6 @@ def test_a_file_system_mounted_inside_an_input_is_refused_where_it_would_be_writ
 @pytest.mark.skipif(not AS_ROOT, reason="only root gives a container another user")
 def test_data_that_only_root_can_read_is_refused_with_what_to_do(one_client: Client, tmp_path: Path) -> None:
     # The engine makes readable what lies in the local folder, and nothing else of root's.
-    engine = DockerEngine(tmp_path / "elsewhere")
-    assert engine.check()
     private = one_client.folder / "in" / "scan.txt"
     ran = one_client.run("print(open('/mlcube_io0/scan.txt').read())", home=str(tmp_path / "elsewhere"))
     assert ran.error == "UsageError"
@@ -182,13 +186,13 @@ def test_a_container_whose_client_was_killed_is_found_by_its_run_and_ended(
         driver.kill()
         driver.wait()
     # It outlives its client; its label says whose it is.
-    engine = DockerEngine(client.folder)
-    assert engine.find(client.run_id) == "running"
-    assert engine.left_over() == {client.run_id}
-    engine.discard(client.run_id)
-    assert engine.find(client.run_id) is None
-    assert eventually(lambda: not processes_with(marker))
-    engine.discard(client.run_id)
+    with closing(DockerEngine(client.folder)) as engine:
+        assert engine.find(client.run_id) == "running"
+        assert engine.left_over() == {client.run_id}
+        engine.discard(client.run_id)
+        assert engine.find(client.run_id) is None
+        assert eventually(lambda: not processes_with(marker))
+        engine.discard(client.run_id)
 
 
 class Door:
@@ -245,9 +249,9 @@ def test_an_engine_that_goes_in_the_middle_is_said_and_what_it_left_is_found_lat
             driver.kill()
             driver.wait()
     assert '"cause": "engine_gone"' in said or '"error": "EngineUnavailable"' in said, said
-    engine = DockerEngine(one_client.folder)
-    assert engine.left_over() == {one_client.run_id}
-    engine.discard(one_client.run_id)
+    with closing(DockerEngine(one_client.folder)) as engine:
+        assert engine.left_over() == {one_client.run_id}
+        engine.discard(one_client.run_id)
     assert containers_of(daemon, one_client.run_id) == []
 
 
@@ -264,7 +268,68 @@ def test_an_interrupt_while_the_engine_is_slow_still_leaves_nothing(
             time.sleep(0.9)  # at about the moment when the container is made and started
             driver.send_signal(signal.SIGINT)
             driver.wait(timeout=30)
-        DockerEngine(one_client.folder).discard(one_client.run_id)
+        with closing(DockerEngine(one_client.folder)) as engine:
+            engine.discard(one_client.run_id)
         assert containers_of(daemon, one_client.run_id) == []
         shutil.rmtree(one_client.folder / "out")
         (one_client.folder / "out").mkdir()
+
+
+def test_the_next_command_ends_the_container_of_one_that_was_killed_and_closes_its_record(
+    one_client: Client, daemon: docker.DockerClient
+) -> None:
+    home = Home("http://localhost:8000", one_client.folder)
+    journal = Journal(home.journal)
+    # A client of its own records the run, starts its container, and is killed.
+    recorder = (
+        "import sys, time; from pathlib import Path; from medperf.journal import Journal; "
+        "journal = Journal(Path(sys.argv[1])); "
+        "run = journal.open_run(purpose='benchmark run', container_hash='0' * 64, container_name='model',"
+        " task='infer', dataset_uid=None, engine='docker', limits={}); "
+        "print(run.id, flush=True); time.sleep(600)"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", recorder, str(home.journal)], stdout=subprocess.PIPE, text=True
+    )
+    assert client.stdout
+    run_id = client.stdout.readline().strip()
+    command, environment = one_client.command(
+        "print('started'); time.sleep(60)", run_id=run_id, home=str(home.root), limits={"wall_seconds": 50}
+    )
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd="/")
+    assert eventually((one_client.folder / "started").exists)
+    said: list[str] = []
+    with closing(sandbox_only(home)) as engines:
+        end_left_over(home, journal, engines, say=said.append)
+        assert said == []
+        assert len(containers_of(daemon, run_id)) == 1
+        for one in (driver, client):
+            one.kill()
+            one.communicate()
+        end_left_over(home, journal, engines, say=said.append)
+    assert containers_of(daemon, run_id) == []
+    assert (journal.find(run_id).state, journal.find(run_id).cause) == (RunState.FAILED, CLIENT_GONE)
+    assert len(said) == 1
+
+
+def test_a_run_whose_engine_does_not_answer_stays_open_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home("http://localhost:8000", tmp_path / "medperf")
+    journal = Journal(home.journal)
+    monkeypatch.setattr("medperf.journal.Client.is_alive", lambda _: False)
+    run = journal.open_run(
+        purpose="benchmark run",
+        container_hash="0" * 64,
+        container_name="model",
+        task="infer",
+        dataset_uid=None,
+        engine="docker",
+        limits={},
+    )
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
+    said: list[str] = []
+    with closing(sandbox_only(home)) as engines:
+        end_left_over(home, journal, engines, say=said.append)
+    assert "may still go on" in said[0]
+    assert journal.find(run.id).state is RunState.QUEUED

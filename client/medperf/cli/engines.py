@@ -123,7 +123,7 @@ def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> 
 
     if how.root_is_writable:
         confirm(_WRITABLE_ROOT_QUESTION, yes=session.yes)
-    return Engines(
+    engines = Engines(
         platform=Platform(preferences.platform),
         home=session.home.root,
         packages_root=session.home.environments,
@@ -131,3 +131,5 @@ def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> 
         on_line=on_line,
         say=lambda text: click.echo(printable(text), err=True),
     )
+    click.get_current_context().call_on_close(engines.close)
+    return engines

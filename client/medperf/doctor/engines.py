@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def docker() -> Finding:
     """Docker, and whether its containers see this machine's files."""
     from medperf.engines.docker import DockerEngine
 
-    return Finding(Level.OK, f"a small container ran under {DockerEngine(Path()).probe()}")
+    with closing(DockerEngine(Path())) as engine:
+        return Finding(Level.OK, f"a small container ran under {engine.probe()}")
 
 
 # Each runs a small container, and returns what it found or raises EngineUnavailable with the remedy.

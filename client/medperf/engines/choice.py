@@ -82,6 +82,11 @@ class Engines:
 
         return SandboxEngine(self.packages_root)
 
+    def close(self) -> None:
+        """Close what was opened to look at engines."""
+        if "docker" in vars(self):
+            self.docker.close()
+
     def named(self, name: str) -> Engine:
         """The engine that a record names; ValueError for one that this version does not know."""
         return self.docker if Platform(name) is Platform.DOCKER else self.sandbox
@@ -130,8 +135,8 @@ class Engines:
             raise _NotInDocker("the container has no image", missing)
         if container.image is None:
             missing = EngineUnavailable(
-                f"The container {container.name} was registered without its image's hash, so that no image can be"
-                " known to be the registered one",
+                f"The container {container.name} was registered without its image's hash, or as an archive, which"
+                " is not loaded yet: no image can be known to be the registered one",
                 hint="Use `--platform sandbox`, or ask its owner to register it with the image's hash.",
             )
             raise _NotInDocker("the container was registered without its image's hash", missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import stat
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from medperf.engines.base import CannotStart, Cause, Image, Outcome, State, TaskSpec
 from medperf.engines.confinement import Confinement, confine
 from medperf.engines.docker_images import find_image, pull_image
+from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
 from medperf.engines.logs import RunLog, last_lines
 from medperf.engines.machine import read_caller
-from medperf.engines.mounts import Mount, mounted_inside
 from medperf.engines.outputs import take_over
 from medperf.engines.stream import Stream
 from medperf.engines.watch import Watch
-from medperf.errors import EngineUnavailable, UsageError
+from medperf.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -35,8 +35,6 @@ _END_SECONDS = 30.0
 _LEAST_WAIT_SECONDS = 0.02
 # Asking for the size of a container's own layer makes the engine walk through it.
 _LAYER_LOOK_SECONDS = 5.0
-# From this version of the API on, a read-only mount is read-only with all that is mounted inside it.
-_RECURSIVELY_READ_ONLY_API = (1, 44)
 _START = "Start it (Debian, Ubuntu: `sudo systemctl start docker`), or ask to be let in (the group `docker`)."
 _WRITABLE_ROOT = (
     "If the image must write to its own files, `--writable_root` gives it a layer that is thrown away afterwards."
@@ -68,14 +66,15 @@ class DockerEngine:
         self._caller = read_caller()
         self._runs: dict[str, _Run] = {}
 
+    def close(self) -> None:
+        """Close the connection to the engine."""
+        if "_client" in vars(self):
+            self._client.close()
+
     def check(self) -> str:
         """What answers, as a person may want to know it; EngineUnavailable where nothing does."""
-        from docker.errors import DockerException
-
-        try:
+        with _answering():
             version = self._client.version()
-        except DockerException as error:
-            raise EngineUnavailable(f"No Docker engine answers at {_address()}", hint=_START) from error
         return f"Docker {version['Version']} (API {version['ApiVersion']})"
 
     def probe(self) -> str:
@@ -179,7 +178,7 @@ class DockerEngine:
 
     @cached_property
     def _client(self) -> DockerClient:
-        import docker
+        import docker  # as long as a small command takes, and of use only where something listens
 
         return docker.from_env(timeout=_ANSWER_SECONDS)
 
@@ -211,19 +210,13 @@ class DockerEngine:
 
     def _check_inputs(self, confinement: Confinement) -> None:
         """Refuse an input that would not be read-only as a whole, or that the run's own user cannot read."""
-        inputs = [mount for mount in confinement.mounts if not mount.writable]
         with _answering():
-            version = tuple(int(part) for part in self._client.api.api_version.split("."))
-        if version < _RECURSIVELY_READ_ONLY_API:
-            for mount in inputs:
-                for inner in mounted_inside(mount.host):
-                    raise EngineUnavailable(
-                        f"Another file system is mounted at {inner}, inside an input; this Docker (API"
-                        f" {'.'.join(map(str, version))}) would let the container write to it",
-                        hint="Use Docker 25 or later, the sandbox, or data that has no mount inside.",
-                    )
-        if confinement.real_id is not None and not self._facts.is_rootless:
-            for mount in inputs:
+            version = str(self._client.api.api_version)
+        for mount in confinement.mounts:
+            if mount.writable:
+                continue
+            check_read_only(mount, version)
+            if confinement.real_id is not None and not self._facts.is_rootless:
                 make_readable(mount, own=mount.host.is_relative_to(self._home))
 
     def _give_outputs(self, confinement: Confinement) -> None:
@@ -261,30 +254,6 @@ class DockerEngine:
         return look if confinement.root_is_writable else lambda: None
 
 
-def make_readable(mount: Mount, *, own: bool) -> None:
-    """Make an input of ours readable to the run's user, who is not its owner; UsageError for one that is not ours.
-
-    What is ours lies below a folder that only its owner may enter, so that nobody else gains by it.
-    """
-    waiting = [mount.host]
-    while waiting:
-        path = waiting.pop()
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            continue
-        wanted = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
-        if mode & wanted != wanted:
-            if not own:
-                raise UsageError(
-                    f"{path} can only be read by its owner; Docker runs the container as another user, since root"
-                    " is what no container is",
-                    hint=f"Run medperf as the user who owns the data, or `chmod -R a+rX {mount.host}`.",
-                )
-            path.chmod(stat.S_IMODE(mode) | wanted)
-        if stat.S_ISDIR(mode):
-            waiting.extend(path.iterdir())
-
-
 def _image_of(spec: TaskSpec) -> Image:
     if spec.image is None:
         raise EngineUnavailable(
@@ -297,6 +266,7 @@ def _image_of(spec: TaskSpec) -> Image:
 @contextmanager
 def _answering() -> Iterator[None]:
     """Turn the SDK's ways to fail into one that a person can act on."""
+    _check_socket()
     import requests
     from docker.errors import DockerException
 
@@ -308,6 +278,20 @@ def _answering() -> Iterator[None]:
         raise EngineUnavailable(
             f"Docker does not do its work at {_address()}: {str(said).splitlines()[0]}", hint=_START
         ) from error
+
+
+def _check_socket() -> None:
+    """Raise EngineUnavailable where the engine's address is a socket that nobody listens on."""
+    scheme, _, path = _address().partition("://")
+    if scheme != "unix":
+        return
+    with socket.socket(socket.AF_UNIX) as tried:
+        try:
+            tried.connect(path)
+        except OSError as error:
+            raise EngineUnavailable(
+                f"No Docker engine answers at {_address()} ({error.strerror or error})", hint=_START
+            ) from error
 
 
 def _address() -> str:

@@ -1,0 +1,191 @@
+"""Which engine runs a container and why: said, asked, remembered, never changed silently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import click
+import docker
+import pytest
+
+from medperf.cli.engines import How, make_engines
+from medperf.cli.main import cli
+from medperf.cli.session import Session
+from medperf.engines.choice import Engines, Platform, Runnable
+from medperf.errors import ContainerFailed, EngineUnavailable, IntegrityError, NotConfirmed
+from medperf.manifest import parse_mlcube
+
+NAME = "medperf-test/chosen:1.0"
+TASKS = "tasks: {infer: {parameters: {inputs: {data_path: {type: directory}}}}}\n"
+SANDBOX = "sandbox: {command: [python, main.py]}\n"
+IMAGE = f"docker: {{image: '{NAME}'}}\n"
+OTHER = "ab" * 32
+
+
+@pytest.fixture
+def named(base_image: str) -> str:
+    """The SHA-256 of an image that is here under `NAME`."""
+    with closing(docker.from_env()) as daemon:
+        daemon.images.get(f"sha256:{base_image}").tag(NAME)
+    return base_image
+
+
+@pytest.fixture
+def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine on which no Docker engine answers."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
+
+
+class Person:
+    """Who is asked, and what they are told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.agrees = True
+        self.asked: list[str] = []
+        self.told: list[str] = []
+        self.opened: list[Engines] = []
+
+    def engines(self, platform: str) -> Engines:
+        engines = Engines(
+            platform=Platform(platform),
+            home=self.folder,
+            packages_root=self.folder / "packages",
+            agree=self.agree,
+            on_line=self.told.append,
+            say=self.told.append,
+        )
+        self.opened.append(engines)
+        return engines
+
+    def agree(self, why: str) -> None:
+        self.asked.append(why)
+        if not self.agrees:
+            raise NotConfirmed("no", hint="")
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Iterator[Person]:
+    person = Person(tmp_path)
+    yield person
+    for engines in person.opened:
+        engines.close()
+
+
+def container(manifest: str, image_hash: str | None) -> Runnable:
+    return Runnable("c" * 64, "4 (model)", parse_mlcube(TASKS + manifest), image_hash)
+
+
+def test_auto_takes_docker_where_it_has_the_registered_image(person: Person, named: str) -> None:
+    chosen = person.engines("auto").choose(container(IMAGE + SANDBOX, named))
+    assert (chosen.engine.name, chosen.reason) == (
+        "docker",
+        f"auto: it has the registered image sha256:{named[:12]}",
+    )
+    assert person.asked == []
+    assert person.told == [f"Container 4 (model) runs in docker ({chosen.reason})"]
+
+
+def test_an_image_is_known_by_its_hash_and_not_by_its_name(person: Person, named: str) -> None:
+    elsewhere = IMAGE.replace(NAME, "another.example/name:9")
+    assert person.engines("docker").choose(container(elsewhere, named)).engine.name == "docker"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "has_hash", "why"),
+    [
+        (SANDBOX, False, "the container has no image"),
+        (IMAGE + SANDBOX, False, "the container was registered without its image's hash"),
+        (IMAGE + SANDBOX, True, "the registered image cannot be had"),
+    ],
+)
+def test_auto_asks_before_it_takes_the_sandbox_and_says_why(
+    person: Person, named: str, manifest: str, has_hash: bool, why: str
+) -> None:
+    chosen = person.engines("auto").choose(container(manifest, OTHER if has_hash else None))
+    assert (chosen.engine.name, chosen.reason) == ("sandbox", f"auto, agreed to: {why}")
+    assert len(person.asked) == 1
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_where_no_docker_answers_auto_asks_and_the_address_stays_out_of_the_reason(person: Person) -> None:
+    chosen = person.engines("auto").choose(container(IMAGE + SANDBOX, OTHER))
+    assert chosen.reason == "auto, agreed to: no Docker engine answers"
+    assert "nobody.sock" in person.asked[0]
+
+
+def test_who_does_not_agree_gets_no_sandbox(person: Person, named: str) -> None:
+    person.agrees = False
+    with pytest.raises(NotConfirmed):
+        person.engines("auto").choose(container(IMAGE + SANDBOX, None))
+    assert person.told == []
+
+
+def test_an_explicit_platform_is_that_one_or_none(person: Person, named: str) -> None:
+    with pytest.raises(EngineUnavailable, match="cannot be pulled"):
+        person.engines("docker").choose(container(IMAGE + SANDBOX, OTHER))
+    with pytest.raises(EngineUnavailable, match="no sandbox section"):
+        person.engines("sandbox").choose(container(IMAGE, named))
+    with pytest.raises(EngineUnavailable, match="without its image's hash"):
+        person.engines("auto").choose(container(IMAGE, None))
+    assert person.asked == []
+    chosen = person.engines("sandbox").choose(container(IMAGE + SANDBOX, named))
+    assert (chosen.engine.name, chosen.reason) == ("sandbox", "--platform sandbox")
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_docker_that_does_not_answer_is_an_error_that_says_what_to_do(person: Person) -> None:
+    with pytest.raises(EngineUnavailable, match="No Docker engine answers at unix://") as raised:
+        person.engines("docker").choose(container(IMAGE + SANDBOX, OTHER))
+    assert "systemctl start docker" in raised.value.hint
+
+
+def test_no_error_of_these_is_taken_for_the_containers_own() -> None:
+    assert not issubclass(EngineUnavailable, ContainerFailed)
+    assert not issubclass(IntegrityError, ContainerFailed)
+
+
+# What a command remembers
+
+
+@pytest.fixture
+def session(home_folder: Path) -> Session:
+    return Session()
+
+
+def how(platform: str | None = None) -> How:
+    return How(platform, wall_seconds=None, memory_gib=None, cpus=None, root_is_writable=False)
+
+
+Begin = Callable[[str | None], Engines]
+
+
+@pytest.fixture
+def begin(session: Session) -> Begin:
+    def command(platform: str | None) -> Engines:
+        with click.Context(cli):
+            return make_engines(session, how(platform), lambda _line: None)
+
+    return command
+
+
+def test_a_platform_that_is_given_is_remembered(begin: Begin) -> None:
+    assert begin(None).platform is Platform.AUTO
+    assert begin("sandbox").platform is Platform.SANDBOX
+    assert begin(None).platform is Platform.SANDBOX
+    assert begin("auto").platform is Platform.AUTO
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_an_agreement_is_asked_for_once_and_without_a_terminal_only_yes_gives_it(
+    session: Session, begin: Begin
+) -> None:
+    wanted = container(SANDBOX, None)
+    with pytest.raises(NotConfirmed, match="no terminal"):
+        begin(None).choose(wanted)
+    session.yes = True
+    assert begin(None).choose(wanted).engine.name == "sandbox"
+    session.yes = False
+    assert begin(None).choose(wanted).engine.name == "sandbox"
