@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from medperf.errors import IntegrityError
 from medperf.files import locked, make_private_folder, partial_file, write_atomically
@@ -47,31 +48,27 @@ class Assets:
         # One place a URL: what a command that died left of it is written over.
         name = f"new-{hashlib.sha256(url.encode()).hexdigest()}"
         with locked(self._locks / f"{name}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
-            found = self._stream(url, self._files / name, lambda _found: None)
-            (self._files / name).replace(self._files / found)
-        return self._files / found, found
+            with partial_file(self._files / name) as partial:
+                found = self._stream(url, partial)
+            return (self._files / name).replace(self._files / found), found
 
     def _get(self, url: str, sha256: str, file: Path) -> None:
-        def check(found: str) -> None:
+        with partial_file(file) as partial:
+            found = self._stream(url, partial)
             if found != sha256:
                 raise IntegrityError(
                     f"{url} gave a file with the SHA-256 {found}, but {sha256} is registered.",
                     hint="Do not use it. Tell the owner of the container or benchmark that the file was replaced.",
                 )
 
-        self._stream(url, file, check)
-
-    def _stream(self, url: str, file: Path, check: Callable[[str], None]) -> str:
-        """Fetch what is behind a URL as `file`, whole or not at all, once `check` has let its SHA-256 pass."""
+    def _stream(self, url: str, partial: BinaryIO) -> str:
         hasher = hashlib.sha256()
-        with partial_file(file) as partial:
 
-            def take(chunk: bytes) -> None:
-                hasher.update(chunk)
-                partial.write(chunk)
+        def take(chunk: bytes) -> None:
+            hasher.update(chunk)
+            partial.write(chunk)
 
-            self._download(url, take)
-            check(hasher.hexdigest())
+        self._download(url, take)
         return hasher.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Files and locks of the local folder: written whole or not at all, and one writer at a time.
 
-What is not whole yet is named `.NAME.partial-…` and locked by its writer. The kernel frees the lock when the writer
-dies, however it dies; so whoever can take it may remove what was left.
+What is not whole yet is named `.NAME.partial-…` and locked by its writer. The kernel frees the lock when the
+writer dies, however it dies; so whoever can take it may remove what was left.
 """
 
 from __future__ import annotations

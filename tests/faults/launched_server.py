@@ -1,4 +1,4 @@
-"""The real `medperf-server up`, killed with SIGKILL at chosen moments and started again on the same port each time.
+"""The real `medperf-server up`, killed with SIGKILL at chosen moments and started again on the same port.
 
     launched_server.py MOMENTS up --port N
 

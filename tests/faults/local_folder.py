@@ -29,7 +29,7 @@ def check_whole(home: Home) -> None:
     """All that is kept can be trusted, nothing lies about, and every run has an end and a cause."""
     if not home.root.is_dir():
         return
-    assert [path for path in home.root.rglob(".*.partial-*")] == []
+    assert list(home.root.rglob(".*.partial-*")) == []
     for dataset in local_datasets(home):
         dataset.verify()
     for folder in home.results.iterdir():

@@ -19,8 +19,10 @@ from medperf.credentials import Keyring
 from peers.breaking_proxy import Break, BreakingProxy, Exchange, always_from, each_once, none
 from tutorials.path import EmbeddedServer
 
+# One server for the file, on one worker.
+pytestmark = pytest.mark.xdist_group("faults-broken_network")
 STEPS = ("login", "create", "submit", "associate", "approve", "run", "result submit")
-SHORT_SECONDS = 1.0
+SHORT_SECONDS, LONG_SECONDS = 1.0, 30.0
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +123,7 @@ def test_a_request_that_stays_broken_is_a_clear_error_within_the_bound_and_the_c
         ended = typed_by(machine, typed)
         assert ended.exit_code == 5, f"{how}\n{ended.screen}"
         assert "What to do:" in ended.screen
+        machine.bound_seconds = LONG_SECONDS
         proxy.breaking(none)
         ended = typed_by(machine, typed)
         assert ended.exit_code == 0, f"after {how} at {number}\n{ended.screen}"

@@ -1,7 +1,7 @@
 """A full disk at every write of a command: a clear error, nothing half-written trusted, and with space it works.
 
-MEDPERF_HOME and TMPDIR are on a tmpfs in a mount namespace of the commands' own, filled up to n pages, for n from 0
-until the command works.
+MEDPERF_HOME and TMPDIR are on a tmpfs in a mount namespace of the commands' own, filled up to n pages, for n from
+0 until the command works.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from tutorials.path import EmbeddedServer
 
 SEED = int(os.environ.get("MEDPERF_FAULTS_SEED", "20261125"))
 SAMPLE = int(os.environ.get("MEDPERF_FAULTS_SAMPLE", "10"))
+# One server for the file, on one worker.
+pytestmark = pytest.mark.xdist_group("faults-full_disk")
 DISK_KIB = 16 * 1024
 PAGE_BYTES = 4096
 # From so many free pages on every step works: measured, and checked.

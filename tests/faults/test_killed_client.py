@@ -24,6 +24,8 @@ from tutorials.path import EmbeddedServer
 SEED = int(os.environ.get("MEDPERF_FAULTS_SEED", "20261125"))
 # The whole, once in a while: MEDPERF_FAULTS_SAMPLE=1000, a quarter of an hour.
 SAMPLE = int(os.environ.get("MEDPERF_FAULTS_SAMPLE", "10"))
+# One server for the file, on one worker.
+pytestmark = pytest.mark.xdist_group("faults-killed_client")
 HOW = (signal.SIGKILL, signal.SIGINT)
 MachineAt = Callable[[str], Terminal]
 

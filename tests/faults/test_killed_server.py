@@ -1,4 +1,4 @@
-"""`kill -9` of the server at any moment of the data owner's path: nothing acknowledged is lost, nothing is doubled."""
+"""`kill -9` of the server at any moment of the path loses nothing acknowledged and doubles nothing."""
 
 from __future__ import annotations
 

@@ -22,6 +22,8 @@ from medperf.journal import Journal
 from tutorials.path import EmbeddedServer
 
 SEED = int(os.environ.get("MEDPERF_FAULTS_SEED", "20261125"))
+# One server for the file, on one worker.
+pytestmark = pytest.mark.xdist_group("faults-terminals")
 REFRESHES = 20
 MachineAt = Callable[[str], Terminal]
 

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,13 @@ from urllib.parse import urlsplit
 
 _RESET = struct.pack("ii", 1, 0)
 _SERVER_SECONDS = 30
+_EXPIRED = {
+    "title": "Expired",
+    "status": 401,
+    "code": "token_expired",
+    "detail": "It expired.",
+    "hint": "Renew it.",
+}
 
 
 class Break(StrEnum):
@@ -85,9 +93,7 @@ class BreakingProxy:
                 key = self.headers.get("Idempotency-Key")
                 proxy.exchanges.append(Exchange(self.command, self.path, key, broken))
                 if self.headers.get("Authorization", "").removeprefix("Bearer ") in proxy.expired:
-                    self._fail(
-                        401, {"title": "x", "status": 401, "code": "token_expired", "detail": "x", "hint": "x"}
-                    )
+                    self._fail(401, _EXPIRED)
                 elif broken is Break.RESET_BEFORE:
                     self._reset()
                 elif broken in (Break.ERROR_BEFORE, Break.BUSY_BEFORE):
@@ -142,10 +148,8 @@ class BreakingProxy:
                 """A connection that the handler itself reset."""
 
             def shutdown_request(self, request: object) -> None:
-                try:
+                with suppress(OSError):
                     super().shutdown_request(request)  # type: ignore[arg-type]
-                except OSError:
-                    pass
 
         self._listener = Quiet(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.05})

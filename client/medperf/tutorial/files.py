@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medperf.errors import UsageError
-from medperf.files import locked, make_private_folder, remove_abandoned, write_atomically
+from medperf.files import locked, make_private_folder, naming, remove_abandoned, write_atomically
 from medperf.home import base_folder
 
 from .phantom import make_dataset
@@ -94,7 +94,8 @@ def make_folder(path: Path) -> TutorialFolder:
             ) from error
         try:
             _mark(path, [], is_whole=False)
-            make_dataset(path / DATASET)
+            with naming(path / DATASET):
+                make_dataset(path / DATASET)
             files = sorted(file.relative_to(path) for file in (path / DATASET).rglob("*") if file.is_file())
             _mark(path, files, is_whole=True)
         except BaseException:
