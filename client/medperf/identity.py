@@ -17,6 +17,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from medperf.errors import IntegrityError
+from medperf.terminal import printable_path
 
 UID_DIGITS = 40
 _CHUNK_BYTES = 1024 * 1024
@@ -98,7 +99,7 @@ def _records(name: str, folder: Path) -> Iterator[FileRecord]:
                 yield _record(path, entry.path)
             else:
                 raise IntegrityError(
-                    f"{printable(path)} is not a regular file.",
+                    f"{printable_path(path)} is not a regular file.",
                     hint="Prepared data must be plain files and folders; links, devices and sockets are refused.",
                 )
 
@@ -119,7 +120,8 @@ def _record(path: bytes, place: bytes) -> FileRecord:
 
 def _unreadable(path: bytes, error: OSError) -> IntegrityError:
     return IntegrityError(
-        f"{printable(path)} cannot be read: {error.strerror}.", hint="Check the file's permissions and the disk."
+        f"{printable_path(path)} cannot be read: {error.strerror}.",
+        hint="Check the file's permissions and the disk.",
     )
 
 
@@ -151,15 +153,9 @@ def difference(recorded: tuple[FileRecord, ...], found: tuple[FileRecord, ...]) 
 
 
 def _some(paths: tuple[bytes, ...]) -> str:
-    named = ", ".join(printable(path) for path in paths[:_NAMED_MOST])
+    named = ", ".join(printable_path(path) for path in paths[:_NAMED_MOST])
     more = len(paths) - _NAMED_MOST
     return f"{named} and {more} more" if more > 0 else named
-
-
-def printable(path: bytes) -> str:
-    """A path for a person: bytes that are no text, and what could paint a terminal, stand as escapes."""
-    text = path.decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def records_to_json(records: tuple[FileRecord, ...]) -> str:

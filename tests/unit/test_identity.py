@@ -15,10 +15,10 @@ from medperf.identity import (
     difference,
     hash_folders,
     identify,
-    printable,
     records_from_json,
     records_to_json,
 )
+from medperf.terminal import printable_path
 
 DATA_HASH = "0867d09d7968f8f874dbad832cc2bd87d19acdc32643f605efe4c3911eb8ef3f"
 # The records of the documented example, written out: nothing here is computed by the code under test.
@@ -174,4 +174,4 @@ def test_records_survive_being_kept_whatever_bytes_a_name_has(tmp_path: Path) ->
 
 
 def test_a_name_cannot_paint_a_terminal() -> None:
-    assert printable(b"data/\x1b[31mred\n\xff\xe2\x80\xae") == r"data/\x1b[31mred\n\xff\u202e"
+    assert printable_path(b"data/\x1b[31mred\n\xff\xe2\x80\xae") == r"data/\x1b[31mred\n\xff\u202e"

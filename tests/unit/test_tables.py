@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from medperf.cli import progress as progress_module
 from medperf.cli.progress import Progress
-from medperf.cli.tables import as_json, as_yaml, print_table, printable
+from medperf.cli.tables import as_json, as_yaml, print_table
+from medperf.terminal import printable
 from medperf_contracts.associations import AssociationDecision
 
 PAINT = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egpj.exe\r\x00"

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import click
 
 from medperf.errors import UsageError
+from medperf.terminal import printable
 
 from .listing import Column, choice, mine_option, print_list, print_thing, silent_yes_option, when
 from .prompts import confirm, yes_option
 from .session import Session, pass_session
-from .tables import json_option, printable
+from .tables import json_option
 
 if TYPE_CHECKING:
     from medperf.api import Gateway

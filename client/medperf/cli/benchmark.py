@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medperf.terminal import printable
+
 from . import benchmark_setup
 from .benchmark_views import ls, view
 from .dataset import DATA_UID_HELP
@@ -257,7 +259,6 @@ def _partial(outcomes: Sequence[Outcome]) -> str:
 
 
 def _tell(model_id: int, error: ClientError) -> None:
-    from .tables import printable
 
     click.echo(printable(f"Model {model_id}: {error}\nWhat to do: {error.hint}"), err=True)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medperf.errors import UsageError
+from medperf.terminal import printable
 
 from .changing import UID, validity_option
 from .listing import silent_yes_option
 from .prompts import yes_option
 from .session import Session, pass_session
-from .tables import printable
 
 if TYPE_CHECKING:
     from medperf.assets import Assets

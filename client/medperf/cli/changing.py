@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import click
 
 from medperf.errors import Refused, UsageError
+from medperf.terminal import printable
 
 from .prompts import confirm, show_before_sending
-from .tables import printable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

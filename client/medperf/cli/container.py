@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medperf.terminal import printable
+
 from .changing import UID, validity_option
 from .listing import Column, choice, mine_option, owner_filter, print_list, print_thing, silent_yes_option
 from .prompts import confirm, yes_option
 from .session import Session, pass_session
-from .tables import json_option, printable
+from .tables import json_option
 
 if TYPE_CHECKING:
     from medperf.drafts import Draft

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medperf.terminal import printable
+
 from .changing import UID, validity_option
 from .dataset_views import ls, view
 from .engines import How, how_options
@@ -74,7 +76,6 @@ def create(
     from medperf.manifest import Role
 
     from .progress import Progress
-    from .tables import printable
     from .work import Work, benchmark_view
 
     progress = Progress(4)

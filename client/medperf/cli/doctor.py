@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from medperf.terminal import printable
+
 from .session import Session, pass_session
-from .tables import as_json, json_option, printable
+from .tables import as_json, json_option
 
 
 @click.command()

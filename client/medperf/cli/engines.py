@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from medperf.terminal import printable
+
 from .prompts import confirm
-from .tables import printable
 
 if TYPE_CHECKING:
     from medperf.engines.base import Limits

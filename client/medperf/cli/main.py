@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from medperf.errors import ClientError, StorageFailed
+from medperf.terminal import printable
 
 from .lazy import LazyGroup
 from .session import Session, server_options
@@ -92,8 +93,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(error: ClientError) -> int:
-    from .tables import printable
-
     click.echo(f"Error: {printable(str(error))}", err=True)
     click.echo(f"What to do: {printable(error.hint)}", err=True)
     return error.exit_code

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medperf.errors import BadManifest, NotApproved, UsageError
+from medperf.terminal import printable
 
 from .changing import UID
 from .container import STATES
@@ -14,7 +15,7 @@ from .engines import How, how_options
 from .listing import Column, choice, mine_option, owner_filter, print_list, silent_yes_option
 from .prompts import confirm, show_before_sending, yes_option
 from .session import Session, pass_session
-from .tables import json_option, print_view, printable
+from .tables import json_option, print_view
 
 if TYPE_CHECKING:
     from medperf.trials import Trial

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from .tables import printable
+from medperf.terminal import printable
 
 _REDRAW_SECONDS = 1.0
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medperf.terminal import printable
+
 from .listing import silent_yes_option
 from .prompts import confirm, show_before_sending, yes_option
 from .result_views import ls
@@ -168,8 +170,6 @@ def _send(home: Home, gateway: Gateway, one: LocalResult, seen: list[str]) -> st
 def _report(failures: Sequence[Failure], *, sent: int) -> None:
     """Return if all was sent; PartlyDone where some was, the first failure's own error where nothing was."""
     from medperf.errors import PartlyDone
-
-    from .tables import printable
 
     if not failures:
         click.echo("✅ Done!")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from medperf.terminal import printable
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# Control characters, and those that turn the direction of text round.
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 
 # What containers report; null elsewhere means that there is none.
 _REPORTS = frozenset({"metrics", "statistics"})
@@ -28,11 +24,6 @@ _UNDEFINED = "medperf-undefined-4f1c9a7e"
 
 # A sentence in a cell is broken into lines rather than made to run over the terminal's edge.
 _CELL_WIDTH_MOST = 70
-
-
-def printable(text: str) -> str:
-    """Text with each control character but a newline written as its escape, such as `\\x1b`."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def print_table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, if_empty: str = "") -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from medperf.errors import BadManifest, UsageError
+from medperf.terminal import printable
 
 from .changing import UID
 from .engines import How, how_options
 from .listing import silent_yes_option
 from .session import Session, pass_session
-from .tables import json_option, print_view, printable
+from .tables import json_option, print_view
 
 if TYPE_CHECKING:
     from medperf.containers import LocalContainer

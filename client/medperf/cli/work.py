@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from medperf.errors import NotApproved, Refused, UsageError
+from medperf.terminal import printable
 
 from .engines import How, make_engines
-from .tables import printable
 
 if TYPE_CHECKING:
     from medperf.api import Gateway

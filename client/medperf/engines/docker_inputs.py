@@ -17,8 +17,8 @@ def check_read_only(mount: Mount, api_version: str) -> None:
         return
     for inner in mounted_inside(mount.host):
         raise EngineUnavailable(
-            f"Another file system is mounted at {inner}, inside an input; this Docker (API {api_version}) would let"
-            " the container write to it",
+            f"Another file system is mounted at {inner}, inside an input; this Docker (API {api_version}) lets"
+            " a container write to it",
             hint="Use Docker 25 or later, the sandbox, or data that has no mount inside.",
         )
 

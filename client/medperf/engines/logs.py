@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from medperf.terminal import UNPRINTABLE
+
 # Longer lines are cut for a person; the log keeps them whole.
 MAX_LINE_CHARACTERS = 500
 # What is kept of the end of a log that outgrew its bound.
@@ -18,15 +20,13 @@ _ESCAPES = re.compile(
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
     r"|\x1b[ -/]*[0-~]?"
 )
-# C0 and C1 controls, line separators, and characters that reorder text or have no width.
-_CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 def clean(text: str) -> str:
     """One line of a container's output without terminal escapes and control characters, bounded in length."""
     # A progress bar redraws its line with carriage returns: its last state is what a person would see.
     shown = _ESCAPES.sub("", text).rstrip("\r\n").rsplit("\r", 1)[-1]
-    shown = _CONTROLS.sub("", shown).replace("\t", "    ").rstrip()
+    shown = UNPRINTABLE.sub("", shown.replace("\t", "    ").replace("\n", "")).rstrip()
     return shown if len(shown) <= MAX_LINE_CHARACTERS else shown[: MAX_LINE_CHARACTERS - 1] + "…"
 
 
