@@ -160,10 +160,23 @@ class Engine(Protocol):
 
 
 _LIMIT_HINTS = {
-    Cause.TIME_LIMIT: ("ran longer than its limit of {limits.wall_seconds:,.0f} s", "Give it more time"),
-    Cause.OUT_OF_MEMORY: ("used more memory than its limit of {limits.memory_bytes:,} bytes", "Allow more"),
-    Cause.OUTPUT_LIMIT: ("wrote more than its limit of {limits.output_bytes:,} bytes", "Allow more"),
-    Cause.PROCESS_LIMIT: ("started more than its limit of {limits.processes:,} processes", "Allow more"),
+    Cause.TIME_LIMIT: (
+        "ran longer than its limit of {limits.wall_seconds:,.0f} s",
+        "Give it more with --time_limit SECONDS if the container is known to need it, else tell its owner.",
+    ),
+    Cause.OUT_OF_MEMORY: (
+        "used more memory than its limit of {limits.memory_bytes:,} bytes",
+        "Allow more with --memory_limit GIB if the container is known to need it and the machine has it, else tell"
+        " its owner.",
+    ),
+    Cause.OUTPUT_LIMIT: (
+        "wrote more than its limit of {limits.output_bytes:,} bytes",
+        "This limit is fixed: use fewer cases if it writes so much for each, else tell its owner.",
+    ),
+    Cause.PROCESS_LIMIT: (
+        "started more than its limit of {limits.processes:,} processes",
+        "This limit is fixed: tell its owner, who can have it start fewer.",
+    ),
 }
 
 
@@ -173,7 +186,7 @@ def failure(spec: TaskSpec, outcome: Outcome) -> ContainerFailed:
     if outcome.cause in _LIMIT_HINTS:
         fault, advice = _LIMIT_HINTS[outcome.cause]
         said = fault.format(limits=spec.limits)
-        hint = f"{advice} if the container is known to need it, else tell its owner. {log_hint}"
+        hint = f"{advice} {log_hint}"
     elif outcome.cause is Cause.EXIT_CODE:
         said = f"ended with exit code {outcome.exit_code}"
         hint = f"If it names something of your data, mend that and try again; else tell its owner. {log_hint}"
