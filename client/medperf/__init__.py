@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medperf.api import Gateway
     from medperf.assets import Assets
     from medperf.containers import LocalContainer, fetch_container
-    from medperf.datasets import Description, LocalDataset, find_dataset, local_datasets, prepare
+    from medperf.datasets import LocalDataset, find_dataset, local_datasets
     from medperf.demo_data import DemoData, unpack_demo_data
     from medperf.drafts import Draft
     from medperf.engines.sandbox import SandboxEngine
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medperf.identity import Identity, hash_folders
     from medperf.journal import Journal
     from medperf.manifest import Role
+    from medperf.preparation import Description, prepare
     from medperf.results import LocalResult, find_result, local_results
     from medperf.tasks import Runner
     from medperf.trials import Parts, Trial, try_out
@@ -30,7 +31,7 @@ _EXPORTS = {
     "Assets": "assets",
     "ClientError": "errors",
     "DemoData": "demo_data",
-    "Description": "datasets",
+    "Description": "preparation",
     "Draft": "drafts",
     "Evaluated": "evaluation",
     "Evaluation": "evaluation",
@@ -53,7 +54,7 @@ _EXPORTS = {
     "hash_folders": "identity",
     "local_datasets": "datasets",
     "local_results": "results",
-    "prepare": "datasets",
+    "prepare": "preparation",
     "server_url": "home",
     "try_out": "trials",
     "unpack_demo_data": "demo_data",

@@ -116,6 +116,12 @@ class Gateway:
         return True
 
     @property
+    def user_id(self) -> int | None:
+        """The server's ID of who is logged in, as far as this machine knows; None when nobody is."""
+        credentials = self._credentials or self._keyring.load()
+        return credentials.user_id if credentials else None
+
+    @property
     def username(self) -> str | None:
         """Who is logged in, as far as this machine knows; None when nobody is."""
         credentials = self._credentials or self._keyring.load()

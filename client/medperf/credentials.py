@@ -12,6 +12,7 @@ from pathlib import Path
 from medperf_contracts.accounts import Tokens
 
 from .files import locked, write_atomically
+from .home import Home
 
 # Longer than one refresh may take with all its retries, so that a second terminal waits rather than gives up.
 _LOCK_WAIT_SECONDS = 60.0
@@ -76,3 +77,9 @@ class Keyring:
             return
         with locked(self._path.with_suffix(".lock"), what="the login", wait_seconds=_LOCK_WAIT_SECONDS):
             yield
+
+
+def logged_in_user(home: Home) -> int | None:
+    """The server's ID of the person who is logged in, as far as this machine knows; None when nobody is."""
+    kept = Keyring(home.credentials).load()
+    return None if kept is None else kept.user_id

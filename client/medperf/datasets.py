@@ -1,42 +1,32 @@
-"""Datasets prepared on this machine: made by a preparation container, kept under their identity, checked again."""
+"""Datasets prepared on this machine: kept under their identity, found again, checked again."""
 
 from __future__ import annotations
 
-import hashlib
-import os
+import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from medperf import safe_yaml
-from medperf.containers import LocalContainer
+from medperf.credentials import logged_in_user
 from medperf.errors import IntegrityError, UsageError
 from medperf.files import locked, make_private_folder, write_atomically
 from medperf.home import Home
 from medperf.identity import (
-    UID_DIGITS,
     FileRecord,
-    Identity,
     difference,
     hash_folders,
     identify,
     records_from_json,
-    records_to_json,
 )
-from medperf.reports import read_report
-from medperf.tasks import Runner, TaskOutputs
 from medperf_contracts.registry import NewDataset
 
 _RECORD = "dataset.yaml"
-_RECORDS = "records.json"
+RECORDS = "records.json"
 _LOCKS = ".locks"
-# Inside a run's own folder, where no output can have this name.
-_STAGING = ".dataset"
-_REPLACED = ".replaced"
 # Statistics are at most a megabyte; the rest is a few lines.
 _RECORD_LIMIT_BYTES = 4 * 1024 * 1024
 # A generated UID has 40 digits; server UIDs stay far below this for as long as anybody types them.
@@ -63,8 +53,21 @@ class Source(BaseModel):
     labels_path: str
 
 
+class Link(BaseModel):
+    """A dataset's server UID, and whose it is there: the server's ID of the person."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    server_id: int
+    owner_id: int
+
+
 class LocalDataset(BaseModel):
-    """A prepared dataset; `folder` holds `data/`, `labels/`, this record and the records of its files."""
+    """A prepared dataset; `folder` holds `data/`, `labels/`, this record and the records of its files.
+
+    The same data may be registered by each of several people who log in on this machine: `server_id` is the server
+    UID of whoever is logged in, in `owner_id`, or of nobody known in records of earlier versions.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -79,6 +82,8 @@ class LocalDataset(BaseModel):
     source: Source
     created_at: datetime
     server_id: int | None = None
+    owner_id: int | None = None
+    links_of_others: tuple[Link, ...] = ()
 
     @property
     def data(self) -> Path:
@@ -92,7 +97,7 @@ class LocalDataset(BaseModel):
 
     def verify(self) -> None:
         """Hash the prepared folders again; IntegrityError names the files that differ."""
-        recorded = _read_records(self.folder / _RECORDS)
+        recorded = _read_records(self.folder / RECORDS)
         if identify(recorded).data_hash != self.data_hash:
             raise IntegrityError(
                 f"The file records of dataset {self.generated_uid} are not those its UID was made of.", hint=_MEND
@@ -116,29 +121,49 @@ class LocalDataset(BaseModel):
             statistics=self.statistics,
         )
 
-    def linked_to(self, server_id: int) -> LocalDataset:
-        """The dataset with its server UID, which is written into its record."""
-        linked = self.model_copy(update={"server_id": server_id})
+    def linked_to(self, server_id: int, owner_id: int | None = None) -> LocalDataset:
+        """The dataset with its server UID and whose that is, which are written into its record."""
+        seen = self.seen_by(owner_id)
+        linked = seen.model_copy(update={"server_id": server_id, "owner_id": owner_id})
         linked.save()
         return linked
+
+    def seen_by(self, user_id: int | None) -> LocalDataset:
+        """The dataset as it is for one person: what others registered is no link of theirs."""
+        if user_id is None or self.owner_id == user_id:
+            return self
+        links = {link.owner_id: link.server_id for link in self.links_of_others}
+        mine = links.pop(user_id, None)
+        owner_id = user_id if mine is not None else None
+        if self.server_id is not None:
+            if self.owner_id is None:  # of before it was written down whose: of whoever is logged in
+                return self
+            links[self.owner_id] = self.server_id
+        others = tuple(Link(server_id=uid, owner_id=owner) for owner, uid in links.items())
+        return self.model_copy(update={"server_id": mine, "owner_id": owner_id, "links_of_others": others})
 
     def save(self) -> None:
         """Write the record, whole or not at all."""
         write_atomically(self.folder / _RECORD, safe_yaml.dump(self.model_dump(mode="json")))
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a person says of a dataset."""
+def local_datasets(
+    home: Home, *, on_damaged: Callable[[str, IntegrityError], object] | None = None
+) -> list[LocalDataset]:
+    """Every dataset prepared here, in the order they were made.
 
-    name: str
-    description: str
-    location: str
-
-
-def local_datasets(home: Home) -> list[LocalDataset]:
-    """Every dataset prepared here, in the order they were made."""
-    found = [_read(folder) for folder in home.datasets.iterdir() if (folder / _RECORD).exists()]
+    `on_damaged` is told of each whose record cannot be read, by its UID; without it that is IntegrityError.
+    """
+    found = []
+    for folder in sorted(home.datasets.iterdir()):
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        try:
+            found.append(read_dataset(home, folder))
+        except IntegrityError as error:
+            if on_damaged is None:
+                raise
+            on_damaged(folder.name, error)
     return sorted(found, key=lambda dataset: dataset.created_at)
 
 
@@ -153,152 +178,86 @@ def find_dataset(home: Home, given: str) -> LocalDataset:
     A number of at most nine digits that is a local dataset's server UID means that one; anything else is the
     beginning of a generated UID. UsageError if there is none, or more than one.
     """
-    known = local_datasets(home)
+    damaged: dict[str, IntegrityError] = {}
+    known = local_datasets(home, on_damaged=damaged.__setitem__)
     if is_server_id(given):
         for dataset in known:
             if dataset.server_id == int(given):
                 return dataset
-    matching = [dataset for dataset in known if given and dataset.generated_uid.startswith(given.lower())]
-    if len(matching) == 1:
+    begun = given.lower()
+    matching = [dataset for dataset in known if given and dataset.generated_uid.startswith(begun)]
+    unreadable = [error for uid, error in damaged.items() if given and uid.startswith(begun)]
+    if len(matching) == 1 and not unreadable:
         return matching[0]
-    if matching:
-        names = ", ".join(dataset.generated_uid for dataset in matching)
+    if len(unreadable) == 1 and not matching:
+        raise unreadable[0]
+    if matching or unreadable:
+        uids = [*(dataset.generated_uid for dataset in matching), *damaged]
+        names = ", ".join(uid for uid in uids if uid.startswith(begun))
         raise UsageError(f"{given!r} begins more than one UID: {names}.", hint="Give more of its digits.")
-    raise UsageError(
-        f"No dataset on this machine has the server UID or the generated UID {given!r}.",
-        hint="`medperf dataset ls --local` shows what is here; `medperf dataset create` prepares one.",
-    )
+    if is_server_id(given):
+        _refuse_link_of_another(known, int(given))
+    raise _not_here(f"No dataset on this machine has the server UID or the generated UID {given!r}.", damaged)
 
 
 def registered_dataset(home: Home, server_id: int) -> LocalDataset:
     """The dataset that is registered under this server UID; UsageError where it is not on this machine."""
-    for dataset in local_datasets(home):
+    damaged: dict[str, IntegrityError] = {}
+    known = local_datasets(home, on_damaged=damaged.__setitem__)
+    for dataset in known:
         if dataset.server_id == server_id:
             return dataset
-    raise UsageError(
-        f"The prepared data of dataset {server_id} is not on this machine.",
-        hint="`medperf dataset ls --local` shows what is here; submit the result where the data is.",
-    )
+    _refuse_link_of_another(known, server_id)
+    raise _not_here(f"The prepared data of dataset {server_id} is not on this machine.", damaged)
 
 
-def alone_with(home: Home, dataset: LocalDataset) -> AbstractContextManager[None]:
-    """Keep other commands off a dataset while this one works on it; Busy where another does already."""
-    return _locked(home, dataset.generated_uid, f"the dataset {dataset.generated_uid}")
+def server_ids_of_others(home: Home) -> frozenset[int]:
+    """The server UIDs of data on this machine that are those of other people than the one who is logged in."""
+    known = local_datasets(home, on_damaged=lambda *_: None)
+    return frozenset(link.server_id for dataset in known for link in dataset.links_of_others)
 
 
-def prepare(
-    runner: Runner,
-    container: LocalContainer,
-    *,
-    data_path: Path,
-    labels_path: Path,
-    about: Description,
-    step: Callable[[str], AbstractContextManager[object]],
-) -> LocalDataset:
-    """Prepare data with a benchmark's preparation container, and keep it under its identity.
+def _refuse_link_of_another(known: list[LocalDataset], server_id: int) -> None:
+    for dataset in known:
+        if any(link.server_id == server_id for link in dataset.links_of_others):
+            raise UsageError(
+                f"Dataset {server_id} was registered by somebody else who logged in on this machine.",
+                hint="`medperf auth status` shows who you are: log in as that person, or register the data as"
+                f" yours: `medperf dataset submit --data_uid {dataset.generated_uid[:8]}`.",
+            )
 
-    Nothing is kept unless all of prepare, sanity_check and statistics end well. Where the same data was prepared
-    before, that dataset is kept, with what the person says of it now unless it is registered already. `step` is
-    entered around each step, by its name.
+
+def _not_here(message: str, damaged: Mapping[str, IntegrityError]) -> UsageError:
+    """The error for a dataset that is not found; one whose record cannot be read may be the one."""
+    hint = "`medperf dataset ls --local` shows what is here; `medperf dataset create` prepares a dataset."
+    unread = f" The records of {', '.join(damaged)} cannot be read: it may be one of these." if damaged else ""
+    return UsageError(message + unread, hint=hint)
+
+
+def alone_with(
+    home: Home, dataset: LocalDataset, *, on_wait: Callable[[str], object] | None = None
+) -> AbstractContextManager[None]:
+    """Keep other commands off a dataset while this one works on it.
+
+    Busy where another does already; with `on_wait`, which is told of it once, its end is waited for.
     """
-    _check(about)
-    inputs = {"data_path": readable_input(data_path), "labels_path": readable_input(labels_path)}
-    source = Source(data_path=_text(inputs["data_path"]), labels_path=_text(inputs["labels_path"]))
-    place = hashlib.sha256(f"{source.data_path}\0{source.labels_path}\0{container.hash}".encode())
-    what = f"the preparation of {source.data_path}"
-    with _locked(runner.home, f"prepare-{place.hexdigest()}", what), ExitStack() as lent:
-
-        def run(task: str, bindings: Mapping[str, Path]) -> TaskOutputs:
-            with step(task):
-                return lent.enter_context(runner.run(container, task, bindings, purpose="dataset create"))
-
-        prepared = run("prepare", inputs)
-        folders = {
-            "data_path": prepared.paths["output_path"],
-            "labels_path": prepared.paths["output_labels_path"],
-        }
-        run("sanity_check", folders)
-        written = run("statistics", folders)
-        statistics = read_report(
-            written.paths["output_path"], inside=written.folder, what="The statistics of the prepared data"
-        )
-        with step("hash"):
-            identity = hash_folders({"data": folders["data_path"], "labels": folders["labels_path"]})
-        dataset = LocalDataset(
-            folder=runner.home.datasets / identity.uid,
-            generated_uid=identity.uid,
-            data_hash=identity.data_hash,
-            name=about.name,
-            description=about.description,
-            location=about.location,
-            preparation=Preparation(id=container.id, name=container.name, hash=container.hash),
-            statistics=statistics,
-            source=source,
-            created_at=datetime.now(UTC),
-        )
-        with alone_with(runner.home, dataset):
-            return _keep(dataset, identity, prepared)
+    return hold(home, dataset.generated_uid, f"the dataset {dataset.generated_uid}", on_wait)
 
 
-def _keep(dataset: LocalDataset, identity: Identity, prepared: TaskOutputs) -> LocalDataset:
-    existing = _existing(dataset.folder)
-    if existing is not None:
-        dataset = _continued(existing, dataset)
-        if _is_intact(existing):
-            dataset.save()
-            return dataset
-    staging = prepared.folder / _STAGING
-    staging.mkdir(mode=0o700)
-    prepared.paths["output_path"].rename(staging / "data")
-    prepared.paths["output_labels_path"].rename(staging / "labels")
-    write_atomically(staging / _RECORDS, records_to_json(identity.records))
-    dataset.model_copy(update={"folder": staging}).save()
-    if dataset.folder.exists():
-        dataset.folder.rename(prepared.folder / _REPLACED)
-    staging.rename(dataset.folder)
-    return dataset
+def read_dataset(home: Home, folder: Path) -> LocalDataset:
+    """The dataset kept in a folder, as it is for whoever is logged in.
 
-
-def _existing(folder: Path) -> LocalDataset | None:
-    """What was kept here before; None too where its record is damaged, so that preparing again mends it."""
-    try:
-        return _read(folder)
-    except IntegrityError:
-        return None
-
-
-def _is_intact(dataset: LocalDataset) -> bool:
-    try:
-        dataset.verify()
-    except IntegrityError:
-        return False
-    return True
-
-
-def _continued(existing: LocalDataset, dataset: LocalDataset) -> LocalDataset:
-    """What stands of a dataset that is prepared once more: all of it once the server knows it, else what is not
-    said anew."""
-    if existing.server_id is None:
-        said = {name: getattr(dataset, name) or getattr(existing, name) for name in ("description", "location")}
-        return dataset.model_copy(update=said)
-    if existing.preparation.hash != dataset.preparation.hash:
-        raise UsageError(
-            f"This data is registered as dataset {existing.server_id}, prepared by container"
-            f" {existing.preparation.id} ({existing.preparation.name}); now another one made the same files.",
-            hint="Use that dataset with benchmarks that share its preparation container.",
-        )
-    return existing
-
-
-def _read(folder: Path) -> LocalDataset:
+    IntegrityError where its record cannot be read.
+    """
     file = folder / _RECORD
     try:
         record = safe_yaml.load(
             file.read_bytes(), what=str(file), limit_bytes=_RECORD_LIMIT_BYTES, error=IntegrityError
         )
-        return LocalDataset.model_validate({**record, "folder": folder})
-    except (OSError, TypeError, ValidationError) as error:
-        raise IntegrityError(f"The record {file} cannot be read.", hint=_MEND) from error
+        dataset = LocalDataset.model_validate({**record, "folder": folder})
+    except (OSError, TypeError, ValidationError, IntegrityError) as error:
+        raise IntegrityError(f"The record of a dataset, {file}, cannot be read.", hint=_MEND) from error
+    return dataset.seen_by(logged_in_user(home))
 
 
 def _read_records(file: Path) -> tuple[FileRecord, ...]:
@@ -309,48 +268,10 @@ def _read_records(file: Path) -> tuple[FileRecord, ...]:
 
 
 @contextmanager
-def _locked(home: Home, name: str, what: str) -> Iterator[None]:
+def hold(home: Home, name: str, what: str, on_wait: Callable[[str], object] | None = None) -> Iterator[None]:
+    """Hold the lock of this name; with `on_wait` another's end is waited for, else that is Busy."""
     locks = make_private_folder(home.datasets / _LOCKS)
-    with locked(locks / name, what=what):
+    # However long it takes: what is to be kept took long as well.
+    wait_seconds = 0.0 if on_wait is None else math.inf
+    with locked(locks / name, what=what, wait_seconds=wait_seconds, on_wait=on_wait):
         yield
-
-
-def _check(about: Description) -> None:
-    """The server's bounds on what a person writes: before the work, not after it."""
-    try:
-        NewDataset(
-            name=about.name,
-            description=about.description,
-            location=about.location,
-            generated_uid="0" * UID_DIGITS,
-            data_hash="0" * 64,
-            preparation_id=1,
-            statistics={},
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise UsageError(
-            f"The dataset's {field} cannot be used: {first['msg']}.", hint=f"Change --{field}."
-        ) from error
-
-
-def _text(path: Path) -> str:
-    """A path as text for the record, where a name that is no UTF-8 stands with escapes."""
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def readable_input(path: Path) -> Path:
-    """The absolute path of an input; UsageError unless it is there, can be read and holds something."""
-    try:
-        resolved = path.resolve(strict=True)
-        is_empty = resolved.is_dir() and not any(resolved.iterdir())
-        if resolved.is_file():
-            resolved.open("rb").close()
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror}.", hint="Check the path and its permissions."
-        ) from error
-    if is_empty:
-        raise UsageError(f"{path} is empty.", hint="Give the folder that holds the data.")
-    return resolved

@@ -168,7 +168,7 @@ def _read(file: Path) -> Evaluation:
     try:
         record = safe_yaml.load(file.read_bytes(), what=str(file), limit_bytes=_LIMIT_BYTES, error=IntegrityError)
         evaluation = Evaluation.model_validate(record)
-    except (OSError, ValidationError) as error:
+    except (OSError, ValidationError, IntegrityError) as error:
         raise _damaged(file) from error
     if evaluation.key != file.parent.name:
         raise _damaged(file)
@@ -177,5 +177,5 @@ def _read(file: Path) -> Evaluation:
 
 def _damaged(file: Path) -> IntegrityError:
     return IntegrityError(
-        f"The result {file} is not what was written.", hint="Remove its folder and run the benchmark again."
+        f"The result {file} is not what was written.", hint="Run the benchmark again, which writes it anew."
     )

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -158,15 +158,18 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
+def locked(
+    path: Path, *, what: str, wait_seconds: float = 0.0, on_wait: Callable[[str], object] | None = None
+) -> Iterator[None]:
     """Hold the lock file `path`; the kernel frees it when the process ends, however it ends.
 
-    Waits at most `wait_seconds` for another holder, then raises Busy naming `what` and the other's process.
+    Waits at most `wait_seconds` for another holder, then raises Busy naming `what` and the other's process;
+    `on_wait` is told, once, that it waits.
     The file stays: removing it would let two processes hold two files of the same name.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _acquire(descriptor, what, wait_seconds)
+        _acquire(descriptor, what, wait_seconds, on_wait)
         with naming(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -175,18 +178,20 @@ def locked(path: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, what: str, wait_seconds: float) -> None:
+def _acquire(descriptor: int, what: str, wait_seconds: float, on_wait: Callable[[str], object] | None) -> None:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-                continue
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        raise Busy(
-            f"Another command is working on {what} (process {holder or 'unknown'}).",
-            hint="Wait until it has ended, or end it, then run this command again.",
-        )
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        if time.monotonic() >= deadline:
+            raise Busy(
+                f"Another command is working on {what} (process {holder}).",
+                hint="Wait until it has ended, or end it, then run this command again.",
+            )
+        if on_wait is not None:
+            on_wait(f"another command is working on {what} (process {holder}): waiting until it has ended")
+            on_wait = None
+        time.sleep(_POLL_SECONDS)

@@ -194,6 +194,13 @@ class Journal:
             )
             return changed.rowcount == 1
 
+    def belong_to(self, dataset_uid: str, run_ids: list[str]) -> None:
+        """Write down which dataset became of the runs that prepared it."""
+        with self._writing() as connection:
+            connection.executemany(
+                "UPDATE runs SET dataset_uid = ? WHERE id = ?", [(dataset_uid, run_id) for run_id in run_ids]
+            )
+
     def find(self, run_id: str) -> Run:
         """The run with this ID; KeyError if there is none."""
         with self._connected() as connection:

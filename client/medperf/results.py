@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from medperf import safe_yaml
+from medperf.credentials import logged_in_user
 from medperf.errors import IntegrityError, UsageError
 from medperf.evaluation import Evaluation, find_evaluation
 from medperf.files import make_private_folder, write_atomically
 from medperf.home import Home
 from medperf_contracts.results import NewResult
 
-_NAMES = "names"
+NAMES = "names"
 _NAME = re.compile(r"b([1-9][0-9]{0,17})m([1-9][0-9]{0,17})d([1-9][0-9]{0,17})")
 
 
 class Submission(BaseModel):
-    """What the server accepted: its ID of the result, and of which evaluation."""
+    """What the server accepted: its ID of the result, of which evaluation, and from whom.
+
+    `user_id` is the server's ID of the person; records of earlier versions do not say, which is whoever asks.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     result_id: int
     is_partial: bool
+    user_id: int | None = None
+
+    def is_of(self, user_id: int | None) -> bool:
+        """Whether this person sent it, as far as is known."""
+        return self.user_id is None or user_id is None or self.user_id == user_id
 
 
 class _Name(BaseModel):
@@ -38,7 +48,10 @@ class _Name(BaseModel):
 
 
 class LocalResult(BaseModel):
-    """An evaluation as the result of a model on a dataset in a benchmark, by their server UIDs."""
+    """An evaluation as the result of a model on a dataset in a benchmark, by their server UIDs.
+
+    `user_id` is who is logged in: what somebody else sent is no submission of theirs.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -48,13 +61,14 @@ class LocalResult(BaseModel):
     dataset_id: int
     evaluation: Evaluation
     submissions: tuple[Submission, ...] = Field((), exclude=True)
+    user_id: int | None = Field(None, exclude=True)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def submitted_id(self) -> int | None:
         """The server's ID of this result, once it was accepted; a partial one does not stand for a whole one."""
         for submission in self.submissions:
-            if submission.is_partial == self.evaluation.is_partial:
+            if submission.is_of(self.user_id) and submission.is_partial == self.evaluation.is_partial:
                 return submission.result_id
         return None
 
@@ -91,7 +105,10 @@ def name_result(
     home: Home, evaluation: Evaluation, *, benchmark_id: int, model_id: int, dataset_id: int
 ) -> LocalResult:
     """Give an evaluation its name in a benchmark; what was submitted of the same evaluation stays known."""
-    before = _load(home, result_name(benchmark_id, model_id, dataset_id))
+    try:
+        before = _load(home, result_name(benchmark_id, model_id, dataset_id))
+    except IntegrityError:
+        before = None  # damaged: written anew
     submissions = before.submissions if before is not None and before.key == evaluation.key else []
     name = _Name(
         benchmark_id=benchmark_id,
@@ -101,13 +118,28 @@ def name_result(
         submissions=submissions,
     )
     _save(home, name)
-    return _joined(name, evaluation)
+    return _joined(home, name, evaluation)
 
 
-def local_results(home: Home) -> list[LocalResult]:
-    """Every named result, in the order of benchmark, dataset and model."""
-    names = [file.stem for file in _folder(home).glob("b*.yaml") if is_result_name(file.stem)]
-    found = [result for result in (_named(home, name) for name in names) if result is not None]
+def local_results(
+    home: Home, *, on_damaged: Callable[[str, IntegrityError], object] | None = None
+) -> list[LocalResult]:
+    """Every named result, in the order of benchmark, dataset and model.
+
+    `on_damaged` is told of each whose records cannot be read, by its name; without it that is IntegrityError.
+    """
+    found = []
+    for file in sorted(_folder(home).glob("b*.yaml")):
+        if not is_result_name(file.stem):
+            continue
+        try:
+            result = _named(home, file.stem)
+        except IntegrityError as error:
+            if on_damaged is None:
+                raise
+            on_damaged(file.stem, error)
+        else:
+            found += [] if result is None else [result]
     return sorted(found, key=lambda result: (result.benchmark_id, result.dataset_id, result.model_id))
 
 
@@ -122,13 +154,17 @@ def find_result(home: Home, given: str) -> LocalResult:
     return result
 
 
-def record_submission(home: Home, result: LocalResult, result_id: int) -> None:
-    """Write down that the server has accepted this result under this ID."""
+def record_submission(home: Home, result: LocalResult, result_id: int, *, user_id: int | None = None) -> None:
+    """Write down that the server has accepted this result from this person under this ID."""
     name = _load(home, result.name)
     if name is None:
         raise IntegrityError(f"The record of {result.name} is gone.", hint="Run the benchmark again.")
-    accepted = Submission(result_id=result_id, is_partial=result.evaluation.is_partial)
-    others = [submission for submission in name.submissions if submission.is_partial != accepted.is_partial]
+    accepted = Submission(result_id=result_id, is_partial=result.evaluation.is_partial, user_id=user_id)
+    others = [
+        submission
+        for submission in name.submissions
+        if submission.is_partial != accepted.is_partial or not submission.is_of(user_id)
+    ]
     _save(home, name.model_copy(update={"submissions": [*others, accepted]}))
 
 
@@ -141,13 +177,16 @@ def _named(home: Home, given: str) -> LocalResult | None:
     name = _load(home, given)
     if name is None:
         return None
-    evaluation = find_evaluation(home, name.key)
+    try:
+        evaluation = find_evaluation(home, name.key)
+    except IntegrityError as error:
+        raise _damaged(home, given) from error
     if evaluation is None:
         return None
-    return _joined(name, evaluation)
+    return _joined(home, name, evaluation)
 
 
-def _joined(name: _Name, evaluation: Evaluation) -> LocalResult:
+def _joined(home: Home, name: _Name, evaluation: Evaluation) -> LocalResult:
     return LocalResult(
         name=result_name(name.benchmark_id, name.model_id, name.dataset_id),
         benchmark_id=name.benchmark_id,
@@ -155,6 +194,7 @@ def _joined(name: _Name, evaluation: Evaluation) -> LocalResult:
         dataset_id=name.dataset_id,
         evaluation=evaluation,
         submissions=tuple(name.submissions),
+        user_id=logged_in_user(home),
     )
 
 
@@ -164,10 +204,17 @@ def _load(home: Home, given: str) -> _Name | None:
         return None
     try:
         return _Name.model_validate(safe_yaml.load(file.read_bytes(), what=str(file), error=IntegrityError))
-    except (OSError, ValidationError) as error:
-        raise IntegrityError(
-            f"The record {file} cannot be read.", hint="Remove it and run the benchmark again."
-        ) from error
+    except (OSError, ValidationError, IntegrityError) as error:
+        raise _damaged(home, given) from error
+
+
+def _damaged(home: Home, given: str) -> IntegrityError:
+    parts = _NAME.fullmatch(given)
+    pair = f"--benchmark {parts[1]} --data_uid {parts[3]}" if parts else ""
+    return IntegrityError(
+        f"The records of the result {given} in {home.results} cannot be read.",
+        hint=f"Run the benchmark again, which writes them anew: medperf benchmark run {pair}",
+    )
 
 
 def _save(home: Home, name: _Name) -> None:
@@ -176,4 +223,4 @@ def _save(home: Home, name: _Name) -> None:
 
 
 def _folder(home: Home) -> Path:
-    return make_private_folder(home.results / _NAMES)
+    return make_private_folder(home.results / NAMES)

@@ -44,6 +44,7 @@ class TaskOutputs:
     `failed` is why the outputs are partial, where the caller takes such.
     """
 
+    run_id: str
     folder: Path
     paths: Mapping[str, Path]
     failed: ContainerFailed | None = None
@@ -127,9 +128,9 @@ class Runner:
             raise
         self._record_end(record.id, outcome)
         if failed is None:
-            return TaskOutputs(work, paths)
+            return TaskOutputs(record.id, work, paths)
         if take_partial and outcome.cause is not Cause.CANCELLED and _holds_a_file(work):
-            return TaskOutputs(work, paths, failed)
+            return TaskOutputs(record.id, work, paths, failed)
         raise failed
 
     def _plan(

@@ -13,9 +13,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from medperf.containers import LocalContainer
-from medperf.datasets import readable_input
 from medperf.errors import UsageError
 from medperf.files import make_private_folder
+from medperf.preparation import readable_input
 from medperf.reports import read_report
 from medperf.tasks import Runner, TaskOutputs
 

@@ -26,6 +26,7 @@ from medperf.errors import ClientError, NotConfirmed, UsageError
 from medperf.home import Home
 from medperf_contracts.associations import AssociationDecision
 from peers import answers
+from peers.kept import local_dataset
 from peers.scripted_peer import Asked, Reply, Script, ScriptedPeer
 
 Serve = Callable[[Mapping[str, Reply | Script]], ScriptedPeer]
@@ -200,6 +201,15 @@ def test_a_reader_that_has_had_enough_is_no_failure_of_ours(home_folder: Path) -
     done = subprocess.run([MEDPERF, "--help"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_the_terminals_encoding_lacks_is_shown_as_its_escape(home_folder: Path, encoding: str) -> None:
+    local_dataset(Home.at("http://localhost:8000"), name="Größe 日本 ✅")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([MEDPERF, "dataset", "ls", "--local"], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\u65e5\u672c \u2705" in done.stdout
 
 
 # Questions

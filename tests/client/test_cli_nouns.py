@@ -224,6 +224,20 @@ def test_local_results_need_no_server(home: Home, printed: Printed) -> None:
     assert len(printed("result", "ls", "--local", "--model", "4").splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    "command", ["dataset ls --local --mine", "dataset ls --local --benchmark 7", "result ls --local --mine"]
+)
+def test_a_filter_that_this_machine_cannot_apply_is_refused(
+    home: Home, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    local_result(home, local_dataset(home, server_id=1))
+    assert run(command.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{command.split()[3]} and --local do not go together" in err
+    assert "What to do: Leave --local out" in err
+
+
 # Decisions
 
 

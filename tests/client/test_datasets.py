@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from containers.small import Site
-from medperf.datasets import Description, LocalDataset, alone_with, find_dataset, local_datasets, prepare
+from medperf.datasets import LocalDataset, alone_with, find_dataset, local_datasets
 from medperf.errors import BadManifest, Busy, ContainerFailed, IntegrityError, UsageError
 from medperf.files import locked
 from medperf.journal import RunState
 from medperf.manifest import Role
+from medperf.preparation import Description, prepare
 
 ABOUT = Description("mytestdata", "A dataset", "My machine")
 
@@ -73,6 +74,8 @@ def test_every_task_is_a_run_in_the_journal(site: Site) -> None:
     assert [run.task for run in reversed(runs)] == ["prepare", "sanity_check", "statistics"]
     assert {run.state for run in runs} == {RunState.DONE}
     assert {run.purpose for run in runs} == {"dataset create"}
+    # Known once there is one; the runs of what failed are of no dataset.
+    assert {run.dataset_uid for run in runs} == {local_datasets(site.home)[0].generated_uid}
     assert all((site.home.runs / run.id / "task.log").read_text().endswith("begins\n") for run in runs)
 
 
@@ -266,6 +269,41 @@ def test_two_preparations_of_the_same_files_are_one_that_works_and_one_that_says
     lock = next(path for path in (site.home.datasets / ".locks").iterdir() if path.name.startswith("prepare-"))
     with locked(lock, what="the preparation"), pytest.raises(Busy):
         made(site)
+
+
+def test_a_finished_preparation_waits_for_the_command_that_works_on_the_dataset(site: Site) -> None:
+    dataset = made(site)
+    let_go = threading.Event()
+
+    def hold() -> None:
+        with alone_with(site.home, dataset):
+            held.set()
+            let_go.wait(30)
+
+    held = threading.Event()
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert held.wait(10)
+    seen: list[str] = []
+
+    def watch() -> None:
+        deadline = time.monotonic() + 30
+        while not seen and time.monotonic() < deadline:
+            seen.extend(line for line in site.lines if "waiting until it has ended" in line)
+            time.sleep(0.02)
+        let_go.set()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    again = made(site, about=Description("another name", "", ""))
+    watching.join()
+    holding.join()
+    assert seen == [
+        f"another command is working on the dataset {dataset.generated_uid} (process {os.getpid()}):"
+        " waiting until it has ended"
+    ]
+    assert again.name == "another name"
+    assert find_dataset(site.home, dataset.generated_uid[:8]).name == "another name"
 
 
 def test_a_killed_client_frees_the_dataset(site: Site) -> None:

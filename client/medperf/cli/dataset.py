@@ -72,14 +72,16 @@ def create(
     how: How,
 ) -> None:
     """Prepare data with a benchmark's preparation container. Nothing is sent."""
-    from medperf.datasets import Description, local_datasets, prepare
+    from medperf.datasets import local_datasets
     from medperf.manifest import Role
+    from medperf.preparation import Description, prepare
 
     from .progress import Progress
     from .work import Work, benchmark_view
 
     progress = Progress(4)
-    names = {dataset.generated_uid: dataset.name for dataset in local_datasets(session.home)}
+    known = local_datasets(session.home, on_damaged=lambda *_: None)
+    names = {dataset.generated_uid: dataset.name for dataset in known}
     work = Work.begin(session, progress, how)
     benchmark = benchmark_view(work.gateway, benchmark_id)
     container = work.container(benchmark.preparation_id, Role.PREPARATION)
@@ -126,7 +128,7 @@ def submit(session: Session, data_uid: str, yes: bool) -> None:
         show_before_sending(f"This is all that will be sent to {session.server}:", body)
         confirm("Register this dataset?", yes=yes)
         registered = gateway.post("/datasets", body, DatasetView, seen=[f"container/{chosen.preparation.id}"])
-        chosen.linked_to(registered.id)
+        chosen.linked_to(registered.id, registered.owner_id)
         click.echo(f"Registered as {registered.state.value}. Server UID: {registered.id}")
         if registered.name != chosen.name:
             click.echo(f"You had registered the same data before, as {registered.name!r}: that one stands.")

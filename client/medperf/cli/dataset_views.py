@@ -11,7 +11,9 @@ from .listing import (
     owner_filter,
     print_list,
     print_thing,
+    refuse_with_local,
     silent_yes_option,
+    tell_left_out,
     when,
 )
 from .session import Session, pass_session
@@ -31,6 +33,7 @@ _UID_DIGITS_SHOWN = 12
 def ls(session: Session, mine: bool, local: bool, benchmark: int | None, as_json_text: bool) -> None:
     """List datasets: those that you may see on the server, or those prepared on this machine."""
     if local:
+        refuse_with_local(mine=mine, benchmark=benchmark)
         _ls_local(session, as_json_text=as_json_text)
         return
     from medperf_contracts.registry import DatasetView
@@ -64,7 +67,7 @@ def _ls_local(session: Session, *, as_json_text: bool) -> None:
         Column[LocalDataset]("Prepared", lambda it: when(it.created_at)),
     ]
     print_list(
-        local_datasets(session.home),
+        local_datasets(session.home, on_damaged=tell_left_out),
         columns,
         as_json_text=as_json_text,
         if_empty="There are no datasets on this machine. `medperf dataset create` prepares one.",

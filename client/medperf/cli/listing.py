@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import click
 
+from medperf.errors import UsageError
+from medperf.terminal import printable
+
 from .prompts import remember_yes
 from .tables import as_json, plain, print_table, print_view
 
 if TYPE_CHECKING:
+    from medperf.errors import ClientError
     from medperf_contracts.values import ThingView
 
     from .session import Session
@@ -49,6 +53,21 @@ def print_thing(session: Session, kind: str, thing_id: int, view: type[ThingView
     """Print one thing of the server whole; `kind` is its noun, such as `benchmark`."""
     thing = session.gateway.get(f"/{kind}s/{thing_id}", view, seen=[f"{kind}/{thing_id}"])
     print_view(thing, as_json_text=as_json_text)
+
+
+def tell_left_out(name: str, damaged: ClientError) -> None:
+    """Say that a local thing cannot be shown, and what to do."""
+    click.echo(printable(f"Left out: {name}. {damaged}\nWhat to do: {damaged.hint}"), err=True)
+
+
+def refuse_with_local(**filters: object) -> None:
+    """UsageError where a filter was given that only the server can apply."""
+    for name, value in filters.items():
+        if value:
+            raise UsageError(
+                f"--{name} and --local do not go together: this machine does not know it.",
+                hint=f"Leave --local out to ask the server, or --{name}.",
+            )
 
 
 def when(instant: datetime | None) -> str | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -41,6 +44,8 @@ _STORAGE_ERRNOS = {
     errno.EPERM,
     errno.EIO,
 }
+# Of a file that somebody removed, by name or with the folder that it was in.
+_GONE_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 
 
 @click.group(
@@ -63,6 +68,10 @@ def cli(context: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 when all that was asked was done, else the failure's own code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name or a check mark that the terminal's encoding lacks is shown as its escape.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
@@ -82,6 +91,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("Interrupted: nothing was sent." if at_a_question else f"Interrupted. {kept}", err=True)
         return INTERRUPTED_EXIT_CODE
     except OSError as error:
+        if _is_removed(error):
+            return _report(_removed(error))
         if error.errno not in _STORAGE_ERRNOS:
             _ask_for_report()
             raise
@@ -103,6 +114,22 @@ def _storage_failed(error: OSError) -> StorageFailed:
     return StorageFailed(
         f"A local file could not be read or written{place}: {error.strerror}.",
         hint="Make space or mend the permissions, or point MEDPERF_HOME and TMPDIR elsewhere; then run it again.",
+    )
+
+
+def _is_removed(error: OSError) -> bool:
+    """Whether something of the local folder is gone that was there just now; elsewhere that is a bug of ours."""
+    from medperf.home import base_folder
+
+    if error.errno not in _GONE_ERRNOS or not isinstance(error.filename, str | bytes):
+        return False
+    return Path(os.fsdecode(error.filename)).is_relative_to(base_folder())
+
+
+def _removed(error: OSError) -> StorageFailed:
+    return StorageFailed(
+        f"A local file is gone that this command was working with: {os.fsdecode(error.filename)}.",
+        hint="Somebody removed it meanwhile. Run the command again: it makes anew what it can.",
     )
 
 

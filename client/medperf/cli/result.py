@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from medperf.home import Home
     from medperf.results import LocalResult
 
-    Failure = tuple[LocalResult, ClientError]
+    # The result's name, and why it was not sent.
+    Failure = tuple[str, ClientError]
 
 
 @click.group(no_args_is_help=True)
@@ -64,7 +65,7 @@ def view(session: Session, result_uid: str, as_json_text: bool) -> None:
 def submit(session: Session, names: tuple[str, ...], every: bool, yes: bool) -> None:
     """Submit results: what will be sent is printed, you are asked, it is sent. An accepted result is final."""
     from medperf.errors import Refused, UsageError
-    from medperf.results import find_result, local_results
+    from medperf.results import find_result
 
     if bool(names) == every:
         raise UsageError(
@@ -72,35 +73,54 @@ def submit(session: Session, names: tuple[str, ...], every: bool, yes: bool) -> 
         )
     # Before anything local: where the server has another store, the local folder may be set aside.
     gateway = session.gateway
+    failures: list[Failure] = []
     if every:
-        chosen = local_results(session.home)
+        chosen = _all_of_ones_own(session.home, failures)
     else:
         chosen = [find_result(session.home, name) for name in dict.fromkeys(names)]
     waiting = [one for one in chosen if one.submitted_id is None]
     for one in chosen:
         if one.submitted_id is not None and not every:
             click.echo(f"{one.name} is on the server already, as result {one.submitted_id}.")
-    if not waiting:
+    if not waiting and not failures:
         click.echo("Nothing is left to send.")
         return
     with ExitStack() as alone:
-        ready, failures = _ready(session.home, gateway, waiting, alone)
+        ready = _ready(session.home, gateway, waiting, alone, failures)
         if ready:
             for one, _ in ready:
                 show_before_sending(f"{one.name}: this is all that will be sent to {session.server}:", one.body())
             confirm(f"Submit {', '.join(one.name for one, _ in ready)}? It cannot be changed afterwards.", yes=yes)
+        sent = 0
         for one, seen in ready:
             try:
                 click.echo(_send(session.home, gateway, one, seen))
             except Refused as error:
-                failures.append((one, error))
-    _report(failures, sent=len(waiting) - len(failures))
+                failures.append((one.name, error))
+            else:
+                sent += 1
+    _report(failures, sent=sent)
+
+
+def _all_of_ones_own(home: Home, failures: list[Failure]) -> list[LocalResult]:
+    """Every local result but those on datasets that somebody else registered; what cannot be read is a failure."""
+    from medperf.datasets import server_ids_of_others
+    from medperf.results import local_results
+
+    of_others = server_ids_of_others(home)
+    chosen = []
+    for one in local_results(home, on_damaged=lambda name, error: failures.append((name, error))):
+        if one.dataset_id in of_others:
+            click.echo(f"Left out: {one.name}. Somebody else registered dataset {one.dataset_id}.", err=True)
+        else:
+            chosen.append(one)
+    return chosen
 
 
 def _ready(
-    home: Home, gateway: Gateway, waiting: Sequence[LocalResult], alone: ExitStack
-) -> tuple[list[tuple[LocalResult, list[str]]], list[Failure]]:
-    """The results that can be sent, each with what its request builds on; and why others cannot.
+    home: Home, gateway: Gateway, waiting: Sequence[LocalResult], alone: ExitStack, failures: list[Failure]
+) -> list[tuple[LocalResult, list[str]]]:
+    """The results that can be sent, each with what its request builds on; `failures` gets why others cannot.
 
     Each one's prepared data is hashed again, once a dataset, and kept from other commands until `alone` is left.
     """
@@ -109,7 +129,6 @@ def _ready(
     from .work import approved_association
 
     ready = []
-    failures: list[Failure] = []
     looked_at: dict[int, LocalDataset | ClientError] = {}
     for one in waiting:
         if one.dataset_id not in looked_at:
@@ -126,11 +145,11 @@ def _ready(
                 )
             association = approved_association(gateway, one.benchmark_id, one.dataset_id)
         except (Busy, IntegrityError, NotApproved, UsageError) as error:
-            failures.append((one, error))
+            failures.append((one.name, error))
             continue
         kinds = {"benchmark": one.benchmark_id, "dataset": one.dataset_id, "container": one.model_id}
         ready.append((one, [f"association/{association.id}", *(f"{kind}/{uid}" for kind, uid in kinds.items())]))
-    return ready, failures
+    return ready
 
 
 def _as_prepared(home: Home, dataset_id: int, alone: ExitStack) -> LocalDataset | ClientError:
@@ -161,9 +180,9 @@ def _send(home: Home, gateway: Gateway, one: LocalResult, seen: list[str]) -> st
         there = existing_id(refused, "result")
         if there is None:
             raise
-        record_submission(home, one, there)
+        record_submission(home, one, there, user_id=gateway.user_id)
         return f"{one.name} was accepted before, as result {there}: that one stands."
-    record_submission(home, one, accepted.id)
+    record_submission(home, one, accepted.id, user_id=gateway.user_id)
     return f"{one.name} is accepted. Server UID: {accepted.id}"
 
 
@@ -176,8 +195,8 @@ def _report(failures: Sequence[Failure], *, sent: int) -> None:
         return
     if len(failures) == 1 and not sent:
         raise failures[0][1]
-    for one, error in failures:
-        click.echo(printable(f"{one.name} was not sent: {error}\nWhat to do: {error.hint}"), err=True)
+    for name, error in failures:
+        click.echo(printable(f"{name} was not sent: {error}\nWhat to do: {error.hint}"), err=True)
     if not sent:
         raise failures[0][1]
     raise PartlyDone(

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import click
 
-from .listing import Column, local_option, mine_option, owner_filter, print_list, silent_yes_option, when
+from .listing import (
+    Column,
+    local_option,
+    mine_option,
+    owner_filter,
+    print_list,
+    refuse_with_local,
+    silent_yes_option,
+    tell_left_out,
+    when,
+)
 from .session import Session, pass_session
 from .tables import json_option
 
@@ -30,6 +40,7 @@ def ls(
     """List results: those that the server has accepted, or those on this machine."""
     wanted = {"benchmark": benchmark, "dataset": dataset, "model": model}
     if local:
+        refuse_with_local(mine=mine)
         _ls_local(session, wanted, as_json_text=as_json_text)
         return
     from medperf_contracts.results import ResultView
@@ -68,7 +79,7 @@ def _ls_local(session: Session, wanted: dict[str, int | None], *, as_json_text: 
     ]
     found = [
         result
-        for result in local_results(session.home)
+        for result in local_results(session.home, on_damaged=tell_left_out)
         if all(value is None or getattr(result, f"{name}_id") == value for name, value in wanted.items())
     ]
     print_list(

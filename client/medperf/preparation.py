@@ -1,0 +1,187 @@
+"""Preparing data: a preparation container's tasks on raw data, and what they made kept under its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from medperf.containers import LocalContainer
+from medperf.datasets import RECORDS, LocalDataset, Preparation, Source, alone_with, hold, read_dataset
+from medperf.errors import IntegrityError, UsageError
+from medperf.files import write_atomically
+from medperf.home import Home
+from medperf.identity import UID_DIGITS, Identity, hash_folders, records_to_json
+from medperf.reports import read_report
+from medperf.tasks import Runner, TaskOutputs
+from medperf_contracts.registry import NewDataset
+
+# Inside a run's own folder, where no output can have this name.
+_STAGING = ".dataset"
+_REPLACED = ".replaced"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a person says of a dataset."""
+
+    name: str
+    description: str
+    location: str
+
+
+def prepare(
+    runner: Runner,
+    container: LocalContainer,
+    *,
+    data_path: Path,
+    labels_path: Path,
+    about: Description,
+    step: Callable[[str], AbstractContextManager[object]],
+) -> LocalDataset:
+    """Prepare data with a benchmark's preparation container, and keep it under its identity.
+
+    Nothing is kept unless all of prepare, sanity_check and statistics end well. Where the same data was prepared
+    before, that dataset is kept, with what the person says of it now unless it is registered already. Another
+    command that works on that one is waited for. `step` is entered around each step, by its name.
+    """
+    _check(about)
+    inputs = {"data_path": readable_input(data_path), "labels_path": readable_input(labels_path)}
+    source = Source(data_path=_text(inputs["data_path"]), labels_path=_text(inputs["labels_path"]))
+    place = hashlib.sha256(f"{source.data_path}\0{source.labels_path}\0{container.hash}".encode())
+    what = f"the preparation of {source.data_path}"
+    with hold(runner.home, f"prepare-{place.hexdigest()}", what), ExitStack() as lent:
+        runs = []
+
+        def run(task: str, bindings: Mapping[str, Path]) -> TaskOutputs:
+            with step(task):
+                lend = runner.run(container, task, bindings, purpose="dataset create")
+                outputs = lent.enter_context(lend)
+            runs.append(outputs.run_id)
+            return outputs
+
+        prepared = run("prepare", inputs)
+        folders = {
+            "data_path": prepared.paths["output_path"],
+            "labels_path": prepared.paths["output_labels_path"],
+        }
+        run("sanity_check", folders)
+        written = run("statistics", folders)
+        statistics = read_report(
+            written.paths["output_path"], inside=written.folder, what="The statistics of the prepared data"
+        )
+        with step("hash"):
+            identity = hash_folders({"data": folders["data_path"], "labels": folders["labels_path"]})
+        dataset = LocalDataset(
+            folder=runner.home.datasets / identity.uid,
+            generated_uid=identity.uid,
+            data_hash=identity.data_hash,
+            name=about.name,
+            description=about.description,
+            location=about.location,
+            preparation=Preparation(id=container.id, name=container.name, hash=container.hash),
+            statistics=statistics,
+            source=source,
+            created_at=datetime.now(UTC),
+        )
+        with alone_with(runner.home, dataset, on_wait=runner.on_line):
+            kept = _keep(runner.home, dataset, identity, prepared)
+        runner.journal.belong_to(kept.generated_uid, runs)
+        return kept
+
+
+def _keep(home: Home, dataset: LocalDataset, identity: Identity, prepared: TaskOutputs) -> LocalDataset:
+    existing = _existing(home, dataset.folder)
+    if existing is not None:
+        dataset = _continued(existing, dataset)
+        if _is_intact(existing):
+            dataset.save()
+            return dataset
+    staging = prepared.folder / _STAGING
+    staging.mkdir(mode=0o700)
+    prepared.paths["output_path"].rename(staging / "data")
+    prepared.paths["output_labels_path"].rename(staging / "labels")
+    write_atomically(staging / RECORDS, records_to_json(identity.records))
+    dataset.model_copy(update={"folder": staging}).save()
+    if dataset.folder.exists():
+        dataset.folder.rename(prepared.folder / _REPLACED)
+    staging.rename(dataset.folder)
+    return dataset
+
+
+def _existing(home: Home, folder: Path) -> LocalDataset | None:
+    """What was kept here before; None too where its record is damaged, so that preparing again mends it."""
+    try:
+        return read_dataset(home, folder)
+    except IntegrityError:
+        return None
+
+
+def _is_intact(dataset: LocalDataset) -> bool:
+    try:
+        dataset.verify()
+    except IntegrityError:
+        return False
+    return True
+
+
+def _continued(existing: LocalDataset, dataset: LocalDataset) -> LocalDataset:
+    """What stands of a dataset that is prepared once more: all of it once the server knows it, else what is not
+    said anew."""
+    if existing.server_id is None:
+        said = {name: getattr(dataset, name) or getattr(existing, name) for name in ("description", "location")}
+        return dataset.model_copy(update={**said, "links_of_others": existing.links_of_others})
+    if existing.preparation.hash != dataset.preparation.hash:
+        raise UsageError(
+            f"This data is registered as dataset {existing.server_id}, prepared by container"
+            f" {existing.preparation.id} ({existing.preparation.name}); now another one made the same files.",
+            hint="Use that dataset with benchmarks that share its preparation container.",
+        )
+    return existing
+
+
+def _check(about: Description) -> None:
+    """The server's bounds on what a person writes: before the work, not after it."""
+    try:
+        NewDataset(
+            name=about.name,
+            description=about.description,
+            location=about.location,
+            generated_uid="0" * UID_DIGITS,
+            data_hash="0" * 64,
+            preparation_id=1,
+            statistics={},
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(step) for step in first["loc"])
+        raise UsageError(
+            f"The dataset's {field} cannot be used: {first['msg']}.", hint=f"Change --{field}."
+        ) from error
+
+
+def _text(path: Path) -> str:
+    """A path as text for the record, where a name that is no UTF-8 stands with escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def readable_input(path: Path) -> Path:
+    """The absolute path of an input; UsageError unless it is there, can be read and holds something."""
+    try:
+        resolved = path.resolve(strict=True)
+        is_empty = resolved.is_dir() and not any(resolved.iterdir())
+        if resolved.is_file():
+            resolved.open("rb").close()
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}.", hint="Check the path and its permissions."
+        ) from error
+    if is_empty:
+        raise UsageError(f"{path} is empty.", hint="Give the folder that holds the data.")
+    return resolved
