@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from .errors import StoreChanged, UsageError
 from .files import make_private_folder, remove_abandoned, write_atomically
+from .folder_lock import FolderLock
 
 if TYPE_CHECKING:
     from medperf_contracts.accounts import ServerView
@@ -93,13 +95,15 @@ class Home:
 
     def folder(self, name: str) -> Path:
         """A folder of this home, made if it is not there."""
-        try:
-            return make_private_folder(self.root / name)
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise UsageError(
-                f"The folder {self.root / name} cannot be made: {error.strerror}.",
-                hint="Set MEDPERF_HOME to a folder of yours, or mend its owner and permissions.",
-            ) from error
+        return _made(self.root / name)
+
+    def lock(self) -> AbstractContextManager[FolderLock]:
+        """Work in this folder beside other commands; Busy while one moves or removes it.
+
+        Every command that works in the folder holds it to its end: see `FolderLock`.
+        """
+        _made(self.root.parent)
+        return FolderLock.shared(self.root)
 
     @property
     def datasets(self) -> Path:
@@ -179,7 +183,10 @@ class Home:
             )
 
     def set_aside(self) -> Path:
-        """Rename this folder, with everything in it, so that a new one can take its place; return its new path."""
+        """Rename this folder, with everything in it, so that a new one can take its place; return its new path.
+
+        Only for whoever has the folder alone.
+        """
         stem = f"{self.root.name}.set-aside-{datetime.now().astimezone():%Y-%m-%d}"
         for number in range(1, 1000):
             target = self.root.with_name(stem if number == 1 else f"{stem}-{number}")
@@ -189,6 +196,16 @@ class Home:
         raise UsageError(
             f"There are 999 folders named {stem}-… already.", hint=f"Remove some of them from {self.root.parent}."
         )
+
+
+def _made(folder: Path) -> Path:
+    try:
+        return make_private_folder(folder)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise UsageError(
+            f"The folder {folder} cannot be made: {error.strerror}.",
+            hint="Set MEDPERF_HOME to a folder of yours, or mend its owner and permissions.",
+        ) from error
 
 
 def _port(parts: SplitResult) -> int:

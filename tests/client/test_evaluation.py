@@ -21,13 +21,14 @@ import yaml
 from containers.small import Site
 from medperf.api import Gateway
 from medperf.cli.main import run
-from medperf.datasets import Description, LocalDataset, alone_with, find_dataset, prepare
+from medperf.datasets import LocalDataset, alone_with, find_dataset
 from medperf.errors import Busy, ContainerFailed, IntegrityError, NotApproved, PartlyDone, Refused, StoreChanged
 from medperf.evaluation import Evaluated, evaluate, find_evaluation
 from medperf.home import Home
 from medperf.journal import Journal, RunState
 from medperf.manifest import Role
 from medperf.preferences import Preferences
+from medperf.preparation import Description, prepare
 from medperf.results import find_result, local_results, name_result, record_submission
 from peers.benchmark_server import BenchmarkServer
 from peers.scripted_peer import Reply, ScriptedPeer
@@ -340,11 +341,9 @@ def test_nothing_runs_and_nothing_is_sent_unless_the_association_is_approved(
     assert server.posted == []
 
 
-@pytest.mark.parametrize(
-    ("command", "then"), [(RUN, 2), (("result", "submit", "--all"), 0), (("dataset", "submit", "-d", "9"), 2)]
-)
+@pytest.mark.parametrize("command", [RUN, ("result", "submit", "--all"), ("dataset", "submit", "-d", "9")])
 def test_where_the_server_has_another_store_no_local_server_uid_is_used(
-    site: Site, server: BenchmarkServer, medperf: Medperf, command: tuple[str, ...], then: int
+    site: Site, server: BenchmarkServer, medperf: Medperf, command: tuple[str, ...]
 ) -> None:
     ready(site)
     assert medperf(*RUN)[0] == 0
@@ -352,8 +351,8 @@ def test_where_the_server_has_another_store_no_local_server_uid_is_used(
     assert medperf(*command)[0] == StoreChanged.exit_code
     assert find_dataset(site.home, "9").server_id == 9
     # Set aside on the person's word, the datasets and results of the old store are no longer found.
-    code, _, err = medperf(*command, "-y")
-    assert (code, "The old folder is now" in err) == (then, True)
+    code, out, err = medperf(*command, "-y")
+    assert (code, out, "The old folder is now" in err) == (StoreChanged.exit_code, "", True)
     assert local_results(site.home) == []
     assert server.posted == []
 
@@ -474,6 +473,131 @@ def test_a_second_command_on_the_dataset_says_that_it_is_busy(
         for command in (RUN, ("dataset", "submit", "-d", "9"), ("dataset", "associate", "-b", "1", "-d", "9")):
             code, _, err = medperf(*command)
             assert (code, f"process {os.getpid()}" in err) == (Busy.exit_code, True)
+
+
+def log_in_as(site: Site, server: BenchmarkServer, user_id: int, *, dataset_id: int = 9) -> None:
+    """Somebody logs in on the same machine, whose datasets the server gives this ID."""
+    server.user_id, server.dataset_id = user_id, dataset_id
+    with Gateway(site.home) as gateway:
+        gateway.login(f"user-{user_id}", "test")
+
+
+def test_what_somebody_else_registered_is_not_on_the_server_for_the_next_person(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    uid = created(site, medperf)
+    assert "Server UID: 9" in medperf("dataset", "submit", "--data_uid", uid, "-y")[1]
+    log_in_as(site, server, 6, dataset_id=12)
+    assert " 9 " not in medperf("dataset", "ls", "--local")[1]
+    code, _, err = medperf("dataset", "associate", "-b", "1", "-d", "9")
+    assert (code, "registered by somebody else" in err) == (2, True)
+    code, out, _ = medperf("dataset", "submit", "--data_uid", uid, "-y")
+    assert (code, "Server UID: 12" in out, "already" in out) == (0, True, False)
+    assert [path for path, _ in server.posted] == ["/datasets", "/datasets"]
+    # Each of the two has the dataset as they registered it.
+    for user_id, dataset_id in ((5, 9), (6, 12)):
+        log_in_as(site, server, user_id)
+        code, out, _ = medperf("dataset", "submit", "--data_uid", uid, "-y")
+        assert (code, out) == (0, f"It is on the server already. Server UID: {dataset_id}\n")
+        assert created(site, medperf) == uid
+    assert len(server.posted) == 2
+
+
+def test_a_link_of_before_its_owner_was_written_down_is_that_of_whoever_is_logged_in(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    ready(site)
+    code, out, _ = medperf("dataset", "submit", "-d", "9", "-y")
+    assert (code, "Server UID: 9" in out, server.posted) == (0, True, [])
+
+
+def test_what_somebody_else_sent_is_no_result_of_the_next_person(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    uid = created(site, medperf)
+    assert medperf("dataset", "submit", "--data_uid", uid, "-y")[0] == 0
+    assert medperf(*RUN)[0] == 0
+    assert medperf("result", "submit", "--result", "b1m4d9", "-y")[0] == 0
+    log_in_as(site, server, 6, dataset_id=12)
+    code, out, err = medperf("result", "submit", "--result", "b1m4d9", "-y")
+    assert (code, out, "registered by somebody else" in err) == (2, "", True)
+    assert find_result(site.home, "b1m4d9").submitted_id is None
+    # All of theirs is nothing, and whose the rest is is said.
+    code, out, err = medperf("result", "submit", "--all", "-y")
+    assert (code, out) == (0, "Nothing is left to send.\n")
+    assert err.count("Somebody else registered dataset 9") == 2
+    log_in_as(site, server, 5)
+    assert find_result(site.home, "b1m4d9").submitted_id == 34
+
+
+def test_one_damaged_result_does_not_keep_back_the_others(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    ready(site)
+    assert medperf(*RUN)[0] == 0
+    whole = find_result(site.home, "b1m4d9")
+    for record in (
+        site.home.results / "names" / "b1m2d9.yaml",
+        site.home.results / find_result(site.home, "b1m2d9").evaluation.key / "result.yaml",
+    ):
+        before = record.read_text()
+        record.write_text("half: [")
+        code, out, err = medperf("result", "ls", "--local")
+        assert (code, "b1m4d9" in out, "b1m2d9" in out) == (0, True, False)
+        assert "Left out: b1m2d9." in err
+        # What the person can do, and nothing of a line that they never wrote.
+        assert "medperf benchmark run --benchmark 1 --data_uid 9" in err
+        assert "orrect that line" not in err
+        record.write_text(before)
+    record.write_text("half: [")
+    code, out, err = medperf("result", "submit", "--all", "-y")
+    assert (code, [body["model_id"] for _, body in server.posted]) == (PartlyDone.exit_code, [4])
+    assert "b1m2d9 was not sent" in err
+    code, out, err = medperf("result", "submit", "--all", "-y")
+    assert (code, len(server.posted)) == (IntegrityError.exit_code, 1)
+
+    assert medperf(*RUN)[0] == 0
+    assert find_result(site.home, "b1m4d9") == whole.model_copy(
+        update={"submissions": find_result(site.home, "b1m4d9").submissions}
+    )
+    code, out, err = medperf("result", "submit", "--all", "-y")
+    assert (code, [body["model_id"] for _, body in server.posted]) == (0, [4, 2])
+
+
+def test_a_damaged_name_of_a_result_is_written_anew_by_the_run_that_its_hint_names(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    ready(site)
+    assert medperf(*RUN)[0] == 0
+    (site.home.results / "names" / "b1m4d9.yaml").write_text("half: [")
+    assert medperf("result", "view", "b1m4d9")[0] == IntegrityError.exit_code
+    code, out, _ = medperf(*RUN)
+    assert (code, "0 ran successfully" in out) == (0, True)
+    assert medperf("result", "view", "b1m4d9")[0] == 0
+
+
+def test_one_damaged_record_of_a_dataset_keeps_no_other_back(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    uid = created(site, medperf)
+    record = site.home.datasets / uid / "dataset.yaml"
+    broken = site.home.datasets / ("b" * 40) / "dataset.yaml"
+    broken.parent.mkdir()
+    broken.write_text(record.read_text()[:60])
+    code, out, err = medperf("dataset", "ls", "--local")
+    assert (code, uid in out, "b" * 40 in out) == (0, True, False)
+    assert f"Left out: {'b' * 40}. The record of a dataset, {broken}, cannot be read." in err
+    assert "What to do: Prepare the data again with `medperf dataset create`" in err
+    assert created(site, medperf) == uid
+    assert medperf("dataset", "submit", "--data_uid", uid, "-y")[0] == 0
+    code, _, err = medperf("dataset", "view", "bb")
+    assert (code, str(broken) in err) == (IntegrityError.exit_code, True)
+    code, _, err = medperf("dataset", "view", "--local", "77")
+    assert (code, "it may be one of these" in err) == (2, True)
+    # And the damaged one is mended by the command that the hint names.
+    record.write_text("half: [")
+    assert created(site, medperf) == uid
+    assert uid in medperf("dataset", "ls", "--local")[1]
 
 
 def test_without_a_terminal_and_without_yes_nothing_is_sent(

@@ -19,6 +19,8 @@ class BenchmarkServer:
         self.state: str | None = "APPROVED"
         self.models = [2, 4]
         self.store_id = answers.STORE
+        self.user_id = 5
+        self.dataset_id = 9
         self.benchmark: dict[str, Any] = {}
         self.refusals: dict[str, Reply] = {}
         self.posted: list[tuple[str, dict[str, Any]]] = []
@@ -44,7 +46,7 @@ class BenchmarkServer:
 
     def _post(self, asked: Asked, path: str) -> Reply:
         if path == "/auth/login":
-            return Reply.of(answers.tokens())
+            return Reply.of(answers.tokens(user_id=self.user_id, username=f"user-{self.user_id}"))
         self.posted.append((path, asked.json))
         if path in self.refusals:
             return self.refusals[path]
@@ -68,9 +70,9 @@ class BenchmarkServer:
         }
 
     def _dataset(self, body: dict[str, Any]) -> dict[str, Any]:
-        more = {"owner_id": 5, "owner_name": "ada", "preparation_hash": "ab" * 32, "state": "OPERATION"}
+        more = {"owner_id": self.user_id, "owner_name": "ada", "preparation_hash": "ab" * 32, "state": "OPERATION"}
         when = {"is_valid": True, "created_at": "2026-01-02T03:04:05Z"}
-        return {"id": 9, "version": 1, **body, **more, **when}
+        return {"id": self.dataset_id, "version": 1, **body, **more, **when}
 
     def _result(self, body: dict[str, Any]) -> dict[str, Any]:
         more = {"submitted_at": "2026-01-02T03:04:05Z", "is_current": True, "not_current_because": []}

@@ -31,6 +31,7 @@ def login(session: Session, username: str | None, password_stdin: bool, yes: boo
             "There is no terminal to ask for the password.",
             hint="Run it in a terminal, or give --username and --password_stdin.",
         )
+    session.begins_anew = True
     gateway = session.gateway  # first: whoever types a password should know where it goes
     name = username or click.prompt("Username", err=True)
     if password_stdin:

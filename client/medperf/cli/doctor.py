@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 
 from medperf.terminal import printable
@@ -19,10 +21,14 @@ def doctor(session: Session, as_json_text: bool) -> None:
     It runs a small container and asks the server who it is and who you are; it changes nothing.
     """
     from medperf.doctor import Level, every_check, examine
-    from medperf.errors import ProblemsFound
+    from medperf.errors import ClientError, ProblemsFound
 
+    if session.place.root.is_dir():
+        # A folder that cannot be locked is looked at all the same, and what is wrong with it found.
+        with suppress(ClientError, OSError):
+            _ = session.home
     examined = []
-    for one in examine(every_check(session.home, lambda: session.network)):
+    for one in examine(every_check(session.place, lambda: session.network)):
         examined.append(one)
         if not as_json_text:
             click.echo(_line(one.finding.level, one.name, one.finding.found, one.finding.advice))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -12,8 +12,11 @@ import click
 
 if TYPE_CHECKING:
     from medperf.api import Gateway
+    from medperf.errors import StoreChanged
+    from medperf.folder_lock import FolderLock
     from medperf.home import Home
     from medperf.network import Network
+    from medperf_contracts.accounts import ServerView
 
     from .progress import Progress
 
@@ -25,7 +28,8 @@ class Session:
     """One command's server, local folder and gateway, each made when it is first used.
 
     `yes` is whether the person answered every question beforehand, with `--yes`; `progress` shows the work that
-    goes on, if some does; `asks_server` is false for a command that has all it needs on this machine.
+    goes on, if some does; `asks_server` is false for a command that has all it needs on this machine, and
+    `begins_anew` true for one that goes on after the old store's folder was set aside.
     """
 
     def __init__(self) -> None:
@@ -35,6 +39,7 @@ class Session:
         self.yes = False
         self.progress: Progress | None = None
         self.asks_server = True
+        self.begins_anew = False
 
     def ask_password(self, username: str) -> str:
         """The password of somebody whose login has ended, perhaps in the middle of long work."""
@@ -55,8 +60,8 @@ class Session:
         return url
 
     @cached_property
-    def home(self) -> Home:
-        """The local folder that belongs to the server."""
+    def place(self) -> Home:
+        """Where the local folder of the server is; to look at, not to work in."""
         from medperf.home import Home
 
         home = Home.at(self.server)
@@ -64,17 +69,32 @@ class Session:
         return home
 
     @cached_property
+    def home(self) -> Home:
+        """The local folder of the server, which no other command moves or removes before this one has ended."""
+        _ = self._lock
+        return self.place
+
+    @cached_property
+    def _lock(self) -> FolderLock:
+        return click.get_current_context().with_resource(self.place.lock())
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Have the local folder alone while the block runs; Busy, naming it, where another command works there."""
+        return self._lock.alone()
+
+    @cached_property
     def network(self) -> Network:
         """Whom this machine trusts on the way to the server, and whether plain http may leave it."""
         from medperf.network import Network
 
-        return Network.of(self.home.root, ca=self.ca_given, allow_http=self.allow_http)
+        return Network.of(self.place.root, ca=self.ca_given, allow_http=self.allow_http)
 
     @cached_property
     def gateway(self) -> Gateway:
         """The server, after a look whether it still has the store that the local folder belongs to.
 
-        Where it has another, offers to set the folder aside; StoreChanged where nobody can be asked.
+        Where it has another, offers to set the folder aside; StoreChanged where nobody can be asked, and after it
+        was set aside in any command but one that begins anew.
         """
         from medperf.api import Gateway
         from medperf.errors import StoreChanged
@@ -90,16 +110,34 @@ class Session:
         answered = gateway.server()
         try:
             home.check_store(answered)
-        except StoreChanged as error:
-            if not (self.yes or prompts.has_terminal()):
-                raise
-            click.echo(f"{error}", err=True)
-            prompts.confirm("Set the old folder aside and start a new one?", yes=self.yes)
-            click.echo(f"The old folder is now {home.set_aside()}", err=True)
-            home.check_store(answered)
+        except StoreChanged as changed:
+            self._make_way(changed, answered)
         self.network.remember(home.root)
         tell_pip(home, self.network)
         return gateway
+
+    def _make_way(self, changed: StoreChanged, answered: ServerView) -> None:
+        """Set the old store's folder aside if the person wants it."""
+        from medperf.errors import StoreChanged
+
+        from . import prompts
+
+        if not (self.yes or prompts.has_terminal()):
+            raise changed
+        click.echo(f"{changed}", err=True)
+        prompts.confirm("Set the old folder aside and start a new one?", yes=self.yes)
+        with self.alone():
+            aside = self.home.set_aside()
+            self.home.check_store(answered)
+        if self.begins_anew:
+            click.echo(f"The old folder is now {aside}", err=True)
+            return
+        # Nothing of what was asked can be done: what the command names, and the login, were the old store's.
+        raise StoreChanged(
+            f"The old folder is now {aside}, and nothing else was done: datasets, results and login in it are the"
+            " old store's.",
+            hint="Run `medperf login` to begin with the new one; nothing in the old folder is lost.",
+        )
 
 
 def server_options(command: Callable[P, R]) -> Callable[P, R]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _COMMITTEE = "testbenchmarkowner"
 _PASSWORD = "test"  # noqa: S105  # of a server that holds nothing of anybody's
 _BENCHMARK_UID = 1
+# Of what stays; a site's own results can be many.
+_NAMED_MOST = 10
 
 
 @click.group()
@@ -110,23 +112,35 @@ def clean(session: Session, yes: bool) -> None:
     from medperf.tutorial.clean import find_leavings, remove
     from medperf.tutorial.files import FOLDER
 
-    leavings = find_leavings(session.home, Path(FOLDER))
-    for orphan in leavings.orphans:
-        click.echo(
-            f"Stays: dataset {orphan.generated_uid} ({orphan.name}); the folder that it was prepared from is "
-            f"gone, so that it cannot be told from one of yours: {orphan.folder}"
-        )
-    if leavings.is_nothing:
-        click.echo("There is nothing of the tutorial's here.")
-        return
-    click.echo("This will be removed:")
-    for line in _lines(session, leavings):
-        click.echo(f"  {line}")
-    confirm("Remove all of it?", yes=yes)
-    left = remove(session.home, leavings)
+    # Before the list is made: what it shows is then all that is removed.
+    with session.alone():
+        leavings = find_leavings(session.home, Path(FOLDER))
+        for orphan in leavings.orphans:
+            click.echo(
+                f"Stays: dataset {orphan.generated_uid} ({orphan.name}); the folder that it was prepared from is "
+                f"gone, so that it cannot be told from one of yours: {orphan.folder}"
+            )
+        if leavings.is_nothing:
+            click.echo("There is nothing of the tutorial's here.")
+            return
+        click.echo("This will be removed:")
+        for line in _lines(session, leavings):
+            click.echo(f"  {line}")
+        _say_what_stays(leavings)
+        confirm("Remove all of it?", yes=yes)
+        left = remove(session.home, leavings)
     for entry in left:
         click.echo(f"Stays, since the tutorial did not make it: {entry}")
     click.echo("Removed. The server's side: medperf-server reset")
+
+
+def _say_what_stays(leavings: Leavings) -> None:
+    told = {orphan.folder for orphan in leavings.orphans}
+    stays = [it for it in leavings.strangers if it not in told]
+    for stranger in stays[:_NAMED_MOST]:
+        click.echo(f"Stays, since it is not known to be the tutorial's: {stranger}")
+    if len(stays) > _NAMED_MOST:
+        click.echo(f"and {len(stays) - _NAMED_MOST} more")
 
 
 def _lines(session: Session, leavings: Leavings) -> list[str]:
@@ -140,5 +154,5 @@ def _lines(session: Session, leavings: Leavings) -> list[str]:
     if leavings.login is not None:
         lines.append(f"{leavings.login}: the login")
     if leavings.is_all:
-        lines.append(f"{session.home.root}: all of it, since no other dataset is there")
+        lines.append(f"{session.home.root}: all of it, since nothing else is there")
     return lines

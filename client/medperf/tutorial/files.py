@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +45,15 @@ class TutorialFolder:
         folders = {parent for file in self.files for parent in (self.path / file).parents if parent != self.path}
         inside = [folder for folder in folders if folder.is_relative_to(self.path) and folder.is_dir()]
         for folder in sorted(inside, key=lambda folder: len(folder.parts), reverse=True):
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        left = sorted(entry for entry in self.path.iterdir() if entry.name != _MARKER)
+            with suppress(FileNotFoundError):
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+        left = sorted(entry for entry in self.path.glob("*") if entry.name != _MARKER)
         if not left:
             # Last: without its marker nothing would be known as the tutorial's any more.
             (self.path / _MARKER).unlink(missing_ok=True)
-            self.path.rmdir()
+            with suppress(FileNotFoundError):
+                self.path.rmdir()
         return left
 
 
