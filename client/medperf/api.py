@@ -198,7 +198,7 @@ class Gateway:
         Download(
             url,
             sink,
-            base=self._home.server,
+            gateway=self._home.server,
             on_progress=on_progress or (lambda *_: None),
             network=self._network,
             transport=self._transport,

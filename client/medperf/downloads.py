@@ -7,6 +7,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from .asset_hosts import check_host, origin_of
 from .errors import IntegrityError, Refused, ServerUnreachable, UsageError
 from .network import Network
 from .proxies import Proxy, proxy_for, refused_by
@@ -29,16 +30,18 @@ class Download:
         url: str,
         sink: Callable[[bytes], object],
         *,
-        base: str,
+        gateway: str,
         on_progress: Callable[[int, int | None], None],
         network: Network,
         transport: httpx.BaseTransport | None,
         bound_seconds: float,
         notice: Callable[[str], None],
     ) -> None:
+        self._gateway = gateway
         self._network = network
         self._notice = notice
-        self._url = self._checked(url, base)
+        self._told = {origin_of(gateway)}
+        self._url = self._checked(url, gateway)
         self._sink = sink
         self._on_progress = on_progress
         self._transport = transport
@@ -73,8 +76,10 @@ class Download:
         url = self._url
         for _ in range(_REDIRECTS_MOST + 1):
             proxy = proxy_for(url) if self._transport is None else None
+            addresses = self._allowed(url, proxy)
+            self._tell(url)
             try:
-                location = self._fetch(url, proxy)
+                location = self._fetch_from(addresses, url, proxy)
             except httpx.ProxyError as error:
                 raise not_let_through(error, proxy, url) from error
             except httpx.TransportError as error:
@@ -87,15 +92,51 @@ class Download:
             url = self._checked(location, url)
         raise self._refused("it leads from one address to another without end", 302)
 
-    def _fetch(self, url: str, proxy: Proxy | None) -> str | None:
-        """Give the sink what it has not had yet, or return where the file is instead."""
+    def _allowed(self, url: str, proxy: Proxy | None) -> list[str]:
+        if self._transport is not None:
+            return []
+        try:
+            return check_host(url, gateway=self._gateway, has_proxy=proxy is not None)
+        except OSError as error:
+            raise TryAgain(self._unreachable(error.strerror or "its name is not known")) from error
+
+    def _tell(self, url: str) -> None:
+        """Name a host that is not the gateway before it is asked."""
+        origin = origin_of(url)
+        if origin not in self._told:
+            self._told.add(origin)
+            shown = httpx.URL(url)
+            self._notice(f"Fetching from {shown.scheme}://{shown.netloc.decode()}; your login does not go there.")
+
+    def _fetch_from(self, addresses: list[str], url: str, proxy: Proxy | None) -> str | None:
+        """Fetch by the first of the addresses that answers; by the name where there are none."""
+        for address in addresses[:-1]:
+            try:
+                return self._fetch(url, proxy, address)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                check_trust(error, url)
+        return self._fetch(url, proxy, addresses[-1] if addresses else None)
+
+    def _fetch(self, url: str, proxy: Proxy | None, address: str | None) -> str | None:
+        """Give the sink what it has not had yet, or return where the file is instead.
+
+        A name is not looked up again for an `address` that was: it could lead elsewhere the second time.
+        """
+        named = httpx.URL(url)
         # Bytes as they are stored: the hash is of the file, not of what an encoding on the way made of it.
-        headers = {"Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity", "Host": named.netloc.decode()}
         if self._given:
             headers["Range"] = f"bytes={self._given}-"
         with (
             client_for(url, self._network, proxy, self._transport) as client,
-            client.stream("GET", url, headers=headers, timeout=_TIMEOUT) as response,
+            client.stream(
+                "GET",
+                named if address is None else named.copy_with(host=address),
+                headers=headers,
+                timeout=_TIMEOUT,
+                # The certificate is the name's.
+                extensions={"sni_hostname": named.raw_host.decode()},
+            ) as response,
         ):
             if response.has_redirect_location:
                 return response.headers["location"]

@@ -41,7 +41,7 @@ def proxy_for(url: str) -> Proxy | None:
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if is_loopback(host) or _is_excepted(host, parts.port or _PORTS.get(parts.scheme, 0)):
+    if is_loopback(host) or covers(no_proxy(), host, parts.port or _PORTS.get(parts.scheme, 0)):
         return None
     for name in (f"{parts.scheme}_proxy", "all_proxy"):
         variable, value = _setting(name)
@@ -109,8 +109,9 @@ def _unusable(variable: str) -> UsageError:
     )
 
 
-def _is_excepted(host: str, port: int) -> bool:
-    return any(_covers(entry, host.lower(), port) for entry in re.split(r"[,\s]+", no_proxy().lower()) if entry)
+def covers(entries: str, host: str, port: int) -> bool:
+    """Whether a list of hosts, written as in NO_PROXY, names this one."""
+    return any(_covers(entry, host.lower(), port) for entry in re.split(r"[,\s]+", entries.lower()) if entry)
 
 
 def _covers(entry: str, host: str, port: int) -> bool:

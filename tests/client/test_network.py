@@ -59,7 +59,8 @@ def script(asked: Asked) -> Reply:
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine that has no network settings."""
-    for name in (*PROXY_VARIABLES, "NO_PROXY", "no_proxy", "MEDPERF_CA", "MEDPERF_ALLOW_HTTP"):
+    own = ("MEDPERF_CA", "MEDPERF_ALLOW_HTTP", "MEDPERF_ALLOW_HOSTS")
+    for name in (*PROXY_VARIABLES, "NO_PROXY", "no_proxy", *own):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MEDPERF_HOME", str(tmp_path / "home"))
 
@@ -500,7 +501,7 @@ def test_an_asset_follows_the_same_rule(tmp_path: Path) -> None:
         peer.script = script
         with gateway_of(logged_in(peer.url), allow_http=True, notice=notices.append) as gateway:
             assert fetched(gateway, plain) == CONTENT
-        assert [notice.split(":")[0] for notice in notices] == ["Warning"]
+        assert [notice.split()[0] for notice in notices] == ["Warning:", "Fetching"]
 
 
 @pytest.mark.parametrize(
