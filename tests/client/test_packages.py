@@ -4,15 +4,17 @@ import hashlib
 import os
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from containers.wheels import wheel
 from medperf.engines import packages
+from medperf.engines.base import TaskSpec
+from medperf.engines.sandbox import SandboxEngine
 from medperf.errors import EngineUnavailable, IntegrityError
-from medperf.manifest.model import Package
+from medperf.manifest.model import Package, Sandbox
 from medperf.network import Network
 from peers.certificates import Authority
 from peers.scripted_peer import Reply, ScriptedPeer, by_path
@@ -44,11 +46,14 @@ def test_packages_are_installed_once_and_kept_by_hash(wheels: Path, tmp_path: Pa
     lines: list[str] = []
     folder = packages.install(root, wanted, on_line=lines.append)
     assert (folder / "tiny.py").read_text() == "VERSION = '1.0'\n"
-    assert folder == packages.packages_folder(root, wanted)
-    assert any("tiny" in line for line in lines)
-    assert sorted(path.name for path in root.iterdir()) == sorted([folder.name, f"{folder.name}.log"])
+    key = packages.packages_folder(root, wanted)
+    assert folder.parent == key
+    assert len(lines) == 1
+    assert "tiny" in lines[0]
+    assert {path.name for path in root.iterdir()} == {key.name, f"{key.name}.log", f"{key.name}.lock"}
     next(wheels.iterdir()).unlink()
     assert packages.install(root, wanted, on_line=lines.append) == folder
+    assert len(lines) == 1
 
 
 def test_other_hashes_are_other_packages(wheels: Path, tmp_path: Path) -> None:
@@ -62,7 +67,7 @@ def test_a_wheel_with_another_hash_is_refused_and_leaves_nothing(wheels: Path, t
     root = tmp_path / "packages"
     with pytest.raises(IntegrityError, match="not the one that its manifest names"):
         packages.install(root, (Package("tiny", "1.0", ("0" * 64,)),), on_line=lambda line: None)
-    assert [path.suffix for path in root.iterdir()] == [".log"]
+    assert {path.suffix for path in root.iterdir()} == {".log", ".lock"}
 
 
 def test_a_package_that_is_not_there_says_what_to_do(wheels: Path, tmp_path: Path) -> None:
@@ -95,30 +100,97 @@ def test_what_a_package_needs_is_not_fetched_by_itself(wheels: Path, tmp_path: P
     assert not (folder / "hidden.py").exists()
 
 
-def test_two_at_once_both_get_the_whole_folder(wheels: Path, tmp_path: Path) -> None:
+def test_two_at_once_install_once_and_both_get_the_whole_folder(wheels: Path, tmp_path: Path) -> None:
     wanted = (wheel(wheels),)
     root = tmp_path / "packages"
-    # Both have looked before either is done.
-    both_looked = threading.Barrier(2)
-    found: list[Path] = []
+    root.mkdir()
+    both_began = threading.Barrier(2)
+    lines: list[str] = []
+    found: list[bytes] = []
 
     def install() -> None:
-        waited: list[int] = []
-
-        def on_line(line: str) -> None:
-            if not waited:
-                waited.append(both_looked.wait(30))
-
-        found.append(packages.install(root, wanted, on_line=on_line))
+        both_began.wait(30)
+        found.append((packages.install(root, wanted, on_line=lines.append) / "tiny.py").read_bytes())
 
     threads = [threading.Thread(target=install) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [packages.packages_folder(root, wanted)] * 2
-    assert (found[0] / "tiny.py").exists()
-    assert not list(root.glob(".*partial*"))
+    assert found == [b"VERSION = '1.0'\n"] * 2
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda folder: (folder / "tiny.py").write_text("VERSION = 'evil'\n"),
+        lambda folder: (folder / "sitecustomize.py").write_text("print('evil')\n"),
+        lambda folder: (folder / "tiny.py").unlink(),
+        lambda folder: (folder.parent / "blake3").unlink(),
+    ],
+    ids=["edited", "added", "removed", "installed by halves"],
+)
+def test_packages_that_were_altered_never_run_and_are_installed_anew(
+    wheels: Path, tmp_path: Path, alter: Callable[[Path], object]
+) -> None:
+    package = wheel(wheels)
+    case = tmp_path / "case"
+    case.mkdir()
+    spec = TaskSpec(
+        "run1",
+        "ask",
+        (),
+        (),
+        None,
+        Sandbox(("python", "-c", "import tiny; print(tiny.VERSION)"), (package,)),
+        case / "log",
+    )
+
+    def run() -> list[str]:
+        """As a command does it: an engine of its own."""
+        engine = SandboxEngine(tmp_path / "packages")
+        lines: list[str] = []
+        engine.prepare(spec, on_line=lines.append)
+        engine.start(spec)
+        assert engine.wait(spec.run_id, on_line=lines.append).succeeded
+        return lines
+
+    installing = "installing packages: tiny 1.0"
+    assert run() == [installing, "1.0"]
+    assert run() == ["1.0"]
+    alter(packages.packages_folder(tmp_path / "packages", (package,)) / "content")
+    assert run() == [installing, "1.0"]
+
+
+def test_a_task_whose_packages_were_not_looked_at_does_not_start(wheels: Path, tmp_path: Path) -> None:
+    package = wheel(wheels)
+    packages.install(tmp_path / "packages", (package,), on_line=lambda line: None)
+    spec = TaskSpec("run1", "ask", (), (), None, Sandbox(("python", "-c", "pass"), (package,)), tmp_path / "log")
+    with pytest.raises(EngineUnavailable, match="not installed"):
+        SandboxEngine(tmp_path / "packages").start(spec)
+
+
+def test_a_commands_tasks_look_at_their_packages_once(wheels: Path, tmp_path: Path) -> None:
+    package = wheel(wheels)
+    spec = TaskSpec("run1", "ask", (), (), None, Sandbox(("python", "-c", "pass"), (package,)), tmp_path / "log")
+    engine = SandboxEngine(tmp_path / "packages")
+    engine.prepare(spec, on_line=lambda line: None)
+    lock = packages.packages_folder(tmp_path / "packages", (package,)).with_suffix(".lock")
+    lock.unlink()
+    engine.prepare(spec, on_line=lambda line: None)
+    assert not lock.exists()
+
+
+def test_what_an_install_that_was_killed_left_is_never_taken_for_the_whole(wheels: Path, tmp_path: Path) -> None:
+    wanted = (wheel(wheels),)
+    root = tmp_path / "packages"
+    folder = packages.packages_folder(root, wanted)
+    (folder / "content").mkdir(parents=True)
+    (folder / "content" / "half.py").write_text("x = ")
+    content = packages.install(root, wanted, on_line=lambda line: None)
+    assert not (content / "half.py").exists()
+    assert (content / "tiny.py").exists()
 
 
 def test_a_missing_pip_is_said(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,8 @@ def test_a_disk_that_is_full_is_named_and_not_the_package_index(tmp_path: Path) 
     assert "The disk was full" in message
     assert str(disk) in message
     assert "Make space" in hint
-    assert [name for name in done.stderr.split() if not name.endswith(".log")] == [], "nothing but the log is kept"
+    kept = [name for name in done.stderr.split() if not name.endswith((".log", ".lock"))]
+    assert kept == [], "nothing but the log is kept"
 
 
 def test_pip_ends_with_its_client_and_what_it_left_is_found_again(tmp_path: Path) -> None:
@@ -93,8 +94,9 @@ def test_pip_ends_with_its_client_and_what_it_left_is_found_again(tmp_path: Path
         while connection.recv(65536):  # until the other end, pip, is gone
             pass
         connection.close()
-    assert not packages_folder(root, (Package("large", "1.0", ("0" * 64,)),)).exists()
+    folder = packages_folder(root, (Package("large", "1.0", ("0" * 64,)),))
+    assert [path.name for path in folder.rglob("*")] == ["content"], "nothing of it, and no seal"
     deadline = time.monotonic() + 5
     while partial.exists() and time.monotonic() < deadline:
         remove_abandoned(root)
-    assert list(root.iterdir()) == []
+    assert {path.name for path in root.iterdir()} == {folder.name, f"{folder.name}.lock"}

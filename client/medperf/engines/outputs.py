@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from medperf.errors import ContainerFailed
 
@@ -26,24 +28,15 @@ _KINDS = {
 def used_bytes(folders: Iterable[Path], *, stop_above: int) -> int:
     """Bytes on disk of all that is in `folders`; counting ends as soon as it is above `stop_above`.
 
-    What lies deeper than `DEEPEST` is not counted: `check_outputs` refuses it.
+    Folders that their owner may not read are made readable to him. Raises ContainerFailed where folders lie deeper
+    than `DEEPEST` or cannot be read even so: what cannot be measured is within no limit.
     """
     total = 0
-    waiting = [(folder, 0) for folder in folders]
-    while waiting:
-        current, depth = waiting.pop()
-        try:
-            with os.scandir(current) as entries:
-                for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
-                    total += max(status.st_blocks * 512, _LEAST_ENTRY_BYTES)
-                    if total > stop_above:
-                        return total
-                    if stat.S_ISDIR(status.st_mode) and depth < DEEPEST:
-                        waiting.append((Path(entry.path), depth + 1))
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            # The container is still working there, and may close its own folder; the next look counts again.
-            continue
+    for folder in folders:
+        for found in _walk(folder):
+            total += max(found.status.st_blocks * 512, _LEAST_ENTRY_BYTES)
+            if total > stop_above:
+                return total
     return total
 
 
@@ -53,28 +46,114 @@ def check_outputs(folder: Path) -> None:
     Call it after the run has ended and before anything in `folder` is opened. A file with a second name
     (a hard link) is refused too.
     """
-    waiting = [(folder, 0)]
-    while waiting:
-        current, depth = waiting.pop()
-        with os.scandir(current) as entries:
-            for entry in entries:
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    if depth == DEEPEST:
-                        raise ContainerFailed(
-                            f"The container wrote folders that lie more than {DEEPEST} deep in each other",
-                            hint="No data needs that; tell the container's owner.",
-                        )
-                    waiting.append((Path(entry.path), depth + 1))
-                    continue
-                kind = _KINDS.get(stat.S_IFMT(status.st_mode))
-                if kind is None and status.st_nlink > 1:
-                    kind = "hard link"
-                if kind is not None:
-                    raise ContainerFailed(
-                        f"The container wrote a {kind}: {Path(entry.path).relative_to(folder)!s}",
-                        hint="Only files and folders are taken from a container; tell the container's owner.",
-                    )
+    for found in _walk(folder):
+        mode = found.status.st_mode
+        if stat.S_ISDIR(mode):
+            continue
+        kind = _KINDS.get(stat.S_IFMT(mode))
+        if kind is None and found.status.st_nlink > 1:
+            kind = "hard link"
+        if kind is not None:
+            raise ContainerFailed(
+                f"The container wrote a {kind}: {'/'.join((*found.above, found.name))}",
+                hint="Only files and folders are taken from a container; tell the container's owner.",
+            )
+
+
+class _Found(NamedTuple):
+    # An open descriptor of the folder that it is in.
+    folder: int
+    name: str
+    status: os.stat_result
+    # The folders above it, from the top's own.
+    above: tuple[str, ...]
+
+
+def _walk(top: Path) -> Iterator[_Found]:
+    """Everything in `top`, each folder before what is in it; follows no link.
+
+    By descriptors: no path is too long, and none leads elsewhere while the container is still at work. What it
+    removes meanwhile is left out.
+    """
+    try:
+        descriptor = _opened(top, None)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        yield from _inside(descriptor, ())
+    finally:
+        os.close(descriptor)
+
+
+def _inside(folder: int, above: tuple[str, ...]) -> Iterator[_Found]:
+    inner = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                status = _status(folder, entry.name)
+            except FileNotFoundError:
+                continue
+            yield _Found(folder, entry.name, status, above)
+            if stat.S_ISDIR(status.st_mode):
+                inner.append(entry.name)
+    if inner and len(above) == DEEPEST:
+        raise ContainerFailed(
+            f"The container wrote folders that lie more than {DEEPEST} deep in each other",
+            hint="No data needs that; tell the container's owner.",
+        )
+    for name in inner:
+        try:
+            descriptor = _opened(name, folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            yield from _inside(descriptor, (*above, name))
+        finally:
+            os.close(descriptor)
+
+
+def _status(folder: int, name: str) -> os.stat_result:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except PermissionError:
+        pass  # the container has closed its folder since it was opened
+    try:
+        _make_readable(folder)
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except PermissionError:
+        raise _unmeasurable(name) from None
+
+
+def _opened(name: Path | str, inside: int | None) -> int:
+    """The descriptor of a folder, made readable to its owner where it is not."""
+    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inside)
+    try:
+        try:
+            return _reopened(handle)
+        except PermissionError:
+            _make_readable(handle)
+        return _reopened(handle)
+    except PermissionError:
+        raise _unmeasurable(str(name)) from None
+    finally:
+        os.close(handle)
+
+
+def _reopened(handle: int) -> int:
+    return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _make_readable(folder: int) -> None:
+    mode = stat.S_IMODE(os.fstat(folder).st_mode)
+    # By way of /proc: `fchmod` refuses a descriptor that was opened without a right to read.
+    Path(f"/proc/self/fd/{folder}").chmod(mode | stat.S_IRWXU)
+
+
+def _unmeasurable(name: str) -> ContainerFailed:
+    return ContainerFailed(
+        f"The container wrote a folder that cannot be read, so that it cannot be measured: {name}",
+        hint="Its outputs must stay readable to whoever runs it; tell the container's owner.",
+    )
 
 
 def read_output(file: Path, *, inside: Path, limit_bytes: int) -> bytes:
@@ -115,27 +194,22 @@ def _unreadable(relative: Path, fault: str) -> ContainerFailed:
 
 def take_over(folder: Path, *, owner: int, group: int) -> None:
     """Make `folder`, down to `DEEPEST`, the caller's own and readable to its owner, following no link."""
-    waiting = [(folder, 0)]
-    while waiting:
-        current, depth = waiting.pop()
-        _own(current, owner, group, stat.S_IRWXU)
-        with os.scandir(current) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if depth < DEEPEST:
-                        waiting.append((Path(entry.path), depth + 1))
-                else:
-                    _own(Path(entry.path), owner, group, stat.S_IRUSR | stat.S_IWUSR)
+    _own(folder, owner, group, stat.S_IRWXU)
+    # What is deeper stays as it is: `check_outputs` refuses the whole, and `remove_tree` removes it.
+    with contextlib.suppress(ContainerFailed):
+        for found in _walk(folder):
+            mode = stat.S_IRWXU if stat.S_ISDIR(found.status.st_mode) else stat.S_IRUSR | stat.S_IWUSR
+            _own(found.name, owner, group, mode, inside=found.folder)
 
 
-def _own(path: Path, owner: int, group: int, mode: int) -> None:
-    status = path.lstat()
+def _own(path: Path | str, owner: int, group: int, mode: int, *, inside: int | None = None) -> None:
+    status = os.stat(path, dir_fd=inside, follow_symlinks=False)
     if (status.st_uid, status.st_gid) != (owner, group):
-        os.chown(path, owner, group, follow_symlinks=False)
+        os.chown(path, owner, group, dir_fd=inside, follow_symlinks=False)
     # Set-id bits would let a container leave a program that runs as the caller.
     wanted = (stat.S_IMODE(status.st_mode) | mode) & ~(stat.S_ISUID | stat.S_ISGID)
     if not stat.S_ISLNK(status.st_mode) and wanted != stat.S_IMODE(status.st_mode):
-        path.chmod(wanted)
+        os.chmod(path, wanted, dir_fd=inside)
 
 
 def remove_tree(top: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -53,7 +54,7 @@ def trust(root: Path, certificates: str | None) -> None:
 
 
 def packages_folder(root: Path, packages: tuple[Package, ...]) -> Path:
-    """Where exactly these packages for exactly this interpreter are kept; the folder may not be there yet."""
+    """Where exactly these packages for exactly this interpreter are kept, with their seal, once they are."""
     written = [[package.name, package.version, sorted(package.sha256)] for package in packages]
     interpreter = [sys.implementation.cache_tag, platform.python_version(), sysconfig.get_platform()]
     key = hashlib.sha256(json.dumps([sorted(written), interpreter]).encode()).hexdigest()
@@ -61,39 +62,51 @@ def packages_folder(root: Path, packages: tuple[Package, ...]) -> Path:
 
 
 def install(root: Path, packages: tuple[Package, ...], *, on_line: Callable[[str], None]) -> Path:
-    """The folder that holds `packages`, installing them first where it is not there.
+    """The folder that holds `packages` as they were installed, installing them where it does not.
 
-    Installs beside it and renames, so that the folder is whole wherever it is, and two at once do no harm.
-    pip's output goes to `KEY.log` in `root`. Raises IntegrityError where what pip got has another hash,
-    EngineUnavailable where it could not get it.
+    What is there from before is hashed again: what somebody edited, or what was installed by halves, never runs.
+    One process installs at a time. pip's output goes to `KEY.log` in `root`. Raises IntegrityError where what pip
+    got has another hash, EngineUnavailable where it could not get it.
     """
+    # Needs a package of its own, which is not there where an engine alone is tried.
+    from medperf.assets import sealed
+
     folder = packages_folder(root, packages)
-    if folder.is_dir():
-        return folder
+
+    def build(content: Path) -> None:
+        on_line(f"installing packages: {', '.join(f'{package.name} {package.version}' for package in packages)}")
+        try:
+            _install(packages, content, log=root / f"{folder.name}.log")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    return sealed(folder, build)
+
+
+def _install(packages: tuple[Package, ...], content: Path, *, log: Path) -> None:
     if importlib.util.find_spec("pip") is None:
         raise EngineUnavailable(
             "The sandbox needs pip, which is missing from the client's own Python environment",
             hint=f"Run `{sys.executable} -m ensurepip`, or install the client with `python3 -m venv` and pip.",
         )
-    root.mkdir(parents=True, exist_ok=True)
-    log = root / f"{folder.name}.log"
-    with partial_folder(folder) as work:
+    # Beside all else in the root, where the next command finds what is left of it.
+    with partial_folder(content.parent) as work:
         requirements = work / "requirements.txt"
         requirements.write_text("".join(f"{_requirement(package)}\n" for package in packages))
         target = work / "packages"
-        trusted = root / _TRUSTED
+        trusted = log.with_name(_TRUSTED)
         certificates = ("--cert", str(trusted)) if trusted.exists() else ()
         pip = [sys.executable, "-I", "-c", _MORTAL, str(os.getpid()), *_PIP, *_QUIET, *certificates]
         command = [*pip, "--target", str(target), "-r", str(requirements)]
-        on_line(f"installing packages: {', '.join(f'{package.name} {package.version}' for package in packages)}")
         code = _run(command, work / "log", without=OTHER_BUNDLES if certificates else ())
         (work / "log").replace(log)
         if code != 0:
             raise _failed(log)
         target.mkdir(exist_ok=True)
+        # Whom root gives the container to is not the folder's owner, where owners cannot be mapped.
         target.chmod(0o755)
-        _publish(target, folder)
-    return folder
+        target.rename(content)
 
 
 def _requirement(package: Package) -> str:
@@ -114,15 +127,6 @@ def _run(command: list[str], log: Path, *, without: tuple[str, ...]) -> int:
             check=False,
         )
     return done.returncode
-
-
-def _publish(target: Path, folder: Path) -> None:
-    try:
-        target.rename(folder)
-    except OSError as broken:
-        # Another process was first with the same packages.
-        if broken.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
 
 
 def _failed(log: Path) -> ClientError:

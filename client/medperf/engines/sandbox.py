@@ -17,11 +17,12 @@ from medperf.engines.confinement import confine
 from medperf.engines.logs import RunLog, last_lines
 from medperf.engines.machine import read_machine, remedy
 from medperf.engines.outputs import remove_tree, take_over
-from medperf.engines.packages import install, packages_folder
+from medperf.engines.packages import install
 from medperf.engines.process import SandboxProcess
+from medperf.engines.tree import ProcessTree
 from medperf.engines.watch import TreeBounds, Watch
 from medperf.errors import EngineUnavailable
-from medperf.manifest.model import Sandbox
+from medperf.manifest.model import Package, Sandbox
 
 
 @dataclass
@@ -52,6 +53,8 @@ class SandboxEngine:
         self._machine = machine
         self._hierarchies = hierarchies
         self._runs: dict[str, _Run] = {}
+        # Installed, and hashed, once for an engine's life, as a container's code is: no container can write there.
+        self._packages: dict[tuple[Package, ...], Path] = {}
 
     def probe(self) -> None:
         """Raise EngineUnavailable, with the remedy, unless a container runs here: found by running one."""
@@ -70,8 +73,9 @@ class SandboxEngine:
                 )
 
     def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
-        if spec.sandbox is not None and spec.sandbox.packages:
-            install(self.packages_root, spec.sandbox.packages, on_line=on_line)
+        packages = spec.sandbox.packages if spec.sandbox is not None else ()
+        if packages and packages not in self._packages:
+            self._packages[packages] = install(self.packages_root, packages, on_line=on_line)
 
     def start(self, spec: TaskSpec) -> None:
         if spec.run_id in self._runs:
@@ -80,7 +84,7 @@ class SandboxEngine:
         # Beside the log: a client that is killed leaves it where the run's other files are found.
         scratch = spec.log.parent / f"{spec.run_id}.tmp"
         confinement = confine(spec, self._machine.caller)
-        layout = lay_out(spec, confinement, self._machine, packages=self._packages(spec), scratch=scratch)
+        layout = lay_out(spec, confinement, self._machine, packages=self._packages_of(spec), scratch=scratch)
         if any(mount.host == scratch for mount in layout.mounts):
             scratch.mkdir()
         self._runs[spec.run_id] = self._launch(spec, layout, scratch)
@@ -112,17 +116,19 @@ class SandboxEngine:
             del self._runs[run_id]
         for line in last:
             on_line(line)
+        if run.cause is None and run.watch.output_is_over():
+            run.cause = Cause.OUTPUT_LIMIT
         if run.cause is None and "child-pid" not in report:
             raise _unavailable(run)
         code = report.get("exit-code")
         cause = run.cause or (Cause.ENGINE_GONE if code is None else Cause.EXIT_CODE)
         return Outcome(cause, code, time.monotonic() - run.watch.started)
 
-    def _packages(self, spec: TaskSpec) -> Path | None:
+    def _packages_of(self, spec: TaskSpec) -> Path | None:
         if spec.sandbox is None or not spec.sandbox.packages:
             return None
-        folder = packages_folder(self.packages_root, spec.sandbox.packages)
-        if not folder.is_dir():
+        folder = self._packages.get(spec.sandbox.packages)
+        if folder is None:
             raise EngineUnavailable(
                 f"The packages of the task {spec.task!r} are not installed", hint="Run the same command again."
             )
@@ -135,8 +141,9 @@ class SandboxEngine:
         try:
             log = RunLog(spec.log, spec.limits.log_bytes)
             cgroup = self._cgroup(spec, process.pid)
-            bounds = TreeBounds(process.pid, spec.limits, cgroup)
-            watch = Watch(spec.limits, (*spec.outputs(), scratch), bounds.broken_limit)
+            tree = ProcessTree(process.pid, layout.memory_folders)
+            bounds = TreeBounds(tree, spec.limits, cgroup)
+            watch = Watch(spec.limits, (*spec.outputs(), scratch), bounds.broken_limit, tree.nameless_bytes)
             process.hand_over(_plan(layout, cgroup, process.tell_status))
         except BaseException:
             process.end()
@@ -178,8 +185,6 @@ def _end(run: _Run) -> tuple[dict[str, int], list[str]]:
     """Leave nothing of the run: no process, no cgroup, no folder, no file of another owner."""
     try:
         report = run.process.end()
-        if run.cause is None and run.watch.output_is_over():
-            run.cause = Cause.OUTPUT_LIMIT
         run.cause = run.cause or run.bounds.final_cause(report.get("exit-code"))
     finally:
         run.bounds.cgroup.remove()
