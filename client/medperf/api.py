@@ -139,10 +139,13 @@ class Gateway:
         answer = self._ask("GET", path, headers=self._seen_header(seen))
         return self._read(answer, view)
 
-    def items(self, path: str, view: type[V], *, seen: Iterable[str] = (), **filters: Filter) -> Iterator[V]:
+    def items(
+        self, path: str, view: type[V], *, seen: Iterable[str] = (), is_one_page: bool = False, **filters: Filter
+    ) -> Iterator[V]:
         """Every item of a list that the filters leave, page by page as they are asked for."""
         params = {name: _param(value) for name, value in filters.items() if value is not None}
-        params["limit"] = str(_PAGE_LIMIT)
+        if not is_one_page:
+            params["limit"] = str(_PAGE_LIMIT)
         headers = self._seen_header(seen)
         while True:
             answer = self._ask("GET", path, params=params, headers=headers)

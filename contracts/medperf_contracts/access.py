@@ -74,13 +74,15 @@ ACCESS: Mapping[str, frozenset[Role]] = {
     "POST /api/v1/associations/{association_id}/approve": frozenset({Role.OTHER_SIDE}),
     "POST /api/v1/associations/{association_id}/reject": frozenset({Role.OTHER_SIDE}),
     "POST /api/v1/associations/{association_id}/withdraw": _EITHER_SIDE,
-    # results: the owner is the dataset's owner, the other side the benchmark's owner
+    # results: the owner is the dataset's owner, the other side the benchmark's owner. Administrators do not
+    # learn which dataset a result is of, which the list of what is due tells.
     "POST /api/v1/results": _OWNER,
     "GET /api/v1/results": _LOGGED_IN,
     "GET /api/v1/results/{result_id}": _LOGGED_IN,
-    "GET /api/v1/due": _BOTH_SIDES,
+    "GET /api/v1/due": _EITHER_SIDE,
     # notifications
     "GET /api/v1/notifications": _LOGGED_IN,
+    "GET /api/v1/notifications/{notification_id}": _OWNER,
     "POST /api/v1/notifications/{notification_id}/read": _OWNER,
     # every service's messages that do not get through
     **{f"GET /api/v1/dead-letters/{service}": _OPERATOR for service in _SERVICES},

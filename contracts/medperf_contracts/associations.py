@@ -70,6 +70,7 @@ class AssociationView(ThingView):
     decided_by: Id | None
     decided_at: Instant | None
     reason: str
-    summary: dict[str, JsonValue]
+    summary: dict[str, JsonValue] | None
+    """What the compatibility test gave; null for administrators, since it holds scores."""
     same_data_as: list[Id] = Field(default_factory=list)
     """Other live datasets of this benchmark with the same data; only its owner and administrators see them."""

@@ -37,7 +37,7 @@ class ResultView(ThingView):
     """An accepted result. It never changes.
 
     `metrics` is null for whoever may know that the result is there but not its scores; `dataset_id` is null for
-    everybody but the dataset's owner, the benchmark's owner and administrators.
+    everybody but the dataset's owner and the benchmark's owner.
     """
 
     benchmark_id: Id

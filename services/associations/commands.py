@@ -29,7 +29,13 @@ async def request(session: AsyncSession, caller: Caller, body: NewAssociation) -
     roles = {Role.OWNER} if caller.user_id == part.owner_id else set()
     if part.kind is PartKind.MODEL and part.is_known_to(caller.user_id) and caller.user_id == benchmark.owner_id:
         roles.add(Role.OTHER_SIDE)
-    caller.require(roles, thing=f"{part.kind.value} {part.id}", may_see=part.is_known_to(caller.user_id))
+    other = "its owner" if part.kind is PartKind.DATASET else "the benchmark's owner"
+    caller.require(
+        roles,
+        thing=f"{part.kind.value} {part.id}",
+        may_see=part.is_known_to(caller.user_id),
+        known_as={Role.OTHER_SIDE: other},
+    )
     association = Association.request(
         benchmark, part, by=caller.user_id, at=await clock.now(session), summary=body.summary
     )
@@ -88,7 +94,8 @@ async def _load(session: AsyncSession, caller: Caller, association_id: int) -> A
     association = await session.get(Association, association_id)
     if association is None:
         raise NoSuchThing(f"There is no association {association_id} that you may see.")
-    caller.require(association.roles_of(caller.user_id), thing=f"association {association_id}")
+    roles = association.roles_of(caller.user_id)
+    caller.require(roles, thing=f"association {association_id}", known_as=association.known_as())
     return association
 
 

@@ -165,9 +165,17 @@ class Association:
 
     def roles_of(self, user_id: int) -> set[Role]:
         """Owner is the side that asked; the other side decides."""
-        if user_id == self.requested_by:
-            return {Role.OWNER}
-        return {Role.OTHER_SIDE} if user_id in (self.benchmark_owner_id, self.part_owner_id) else set()
+        roles = {Role.OWNER} if user_id == self.requested_by else set()
+        sides = [self.benchmark_owner_id, self.part_owner_id]
+        if self.requested_by in sides:
+            sides.remove(self.requested_by)
+        return roles | ({Role.OTHER_SIDE} if user_id in sides else set())
+
+    def known_as(self) -> dict[Role, str]:
+        """What its two sides are called, by their roles."""
+        sides = (f"the {self.part_kind.value}'s owner", "the benchmark's owner")
+        asking, other = sides if self.requested_by == self.part_owner_id else reversed(sides)
+        return {Role.OWNER: asking, Role.OTHER_SIDE: other}
 
     def facts(self) -> dict[str, Any]:
         """What every event of this association carries."""

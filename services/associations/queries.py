@@ -34,7 +34,8 @@ async def view(session: AsyncSession, caller: Caller, association_id: int) -> As
     association = await session.get(Association, association_id)
     if association is None:
         raise NoSuchThing(f"There is no association {association_id} that you may see.")
-    caller.require(association.roles_of(caller.user_id), thing=f"association {association_id}")
+    roles = association.roles_of(caller.user_id)
+    caller.require(roles, thing=f"association {association_id}", known_as=association.known_as())
     return await view_of(session, caller, association)
 
 
@@ -61,6 +62,7 @@ async def browse(
 
 async def view_of(session: AsyncSession, caller: Caller, association: Association) -> AssociationView:
     """An association as the caller may see it."""
+    is_side = caller.user_id in (association.benchmark_owner_id, association.part_owner_id)
     shows_same_data = caller.is_admin or caller.user_id == association.benchmark_owner_id
     return AssociationView(
         **association.facts(),
@@ -68,7 +70,7 @@ async def view_of(session: AsyncSession, caller: Caller, association: Associatio
         requested_at=association.requested_at,
         decided_at=association.decided_at,
         reason=association.reason,
-        summary=dict(association.summary),
+        summary=dict(association.summary) if is_side else None,
         same_data_as=await _same_data_as(session, association) if shows_same_data else [],
     )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError
@@ -20,6 +21,15 @@ ISSUER = "medperf"
 AUDIENCE = "medperf-api"
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 OPERATOR_PREFIX = "operator."
+
+_KNOWN_AS = {
+    Role.NOBODY: "anybody",
+    Role.STRANGER: "whoever may see it",
+    Role.OWNER: "its owner",
+    Role.OTHER_SIDE: "its other side",
+    Role.ADMINISTRATOR: "an administrator",
+    Role.OPERATOR: "the operator",
+}
 
 
 class TokenMissing(Unauthorized):
@@ -47,10 +57,18 @@ class Caller:
     is_operator: bool
     admitted: frozenset[Role]
 
-    def require(self, held: Iterable[Role], *, thing: str, may_see: bool = False) -> None:
+    def require(
+        self,
+        held: Iterable[Role],
+        *,
+        thing: str,
+        may_see: bool = False,
+        known_as: Mapping[Role, str] = MappingProxyType({}),
+    ) -> None:
         """Refuse unless one of the roles that the caller holds towards `thing` is admitted.
 
-        404 where the caller is nothing to the thing and may not know of it, else 403.
+        404 where the caller is nothing to the thing and may not know of it, else 403, which says who may:
+        `known_as` is what those who hold a role towards this thing are called.
         """
         roles = set(held)
         if self.is_admin:
@@ -61,8 +79,9 @@ class Caller:
             return
         if not roles:
             raise NoSuchThing(f"There is no {thing} that you may see.")
-        who = " or ".join(sorted(role.value for role in self.admitted))
-        raise NotAllowed(f"Only its {who} may do this with {thing}.")
+        called = {**_KNOWN_AS, **known_as}
+        who = dict.fromkeys(called[role] for role in Role if role in self.admitted)
+        raise NotAllowed(f"Only {' or '.join(who)} may do this with {thing}.")
 
 
 @dataclass(frozen=True)

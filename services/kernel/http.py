@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Set
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
@@ -35,6 +36,8 @@ from .service import Service
 
 # Login and refresh answer secrets, which are not to be kept, and run short transactions of their own.
 OWN_TRANSACTIONS = frozenset({"POST /api/v1/auth/login", "POST /api/v1/auth/refresh"})
+# A parameter's name is echoed, as far as a person reads it.
+_NAME_SHOWN = 64
 
 # What is remembered of these bodies must not be a quicker way to guess a password than the password's own hash.
 PASSWORD_BODIES = frozenset(
@@ -56,6 +59,7 @@ class ServiceRoute(APIRoute):
         inner = super().get_route_handler()
         (method,) = self.methods or {"GET"}
         endpoint = f"{method} {self.path_format}"
+        parameters = frozenset(_parameters_of(self.dependant))
 
         async def handle(request: Request) -> Response:
             service: Service = request.app.state.service
@@ -66,6 +70,7 @@ class ServiceRoute(APIRoute):
                 own_address=(request.scope.get("server") or (None,))[0],
             )
             request.state.caller = caller
+            check_parameters(request, parameters)
             await service.seen.wait(request.headers.get(SEEN_HEADER))
             if method == "GET":
                 async with service.database.read() as session:
@@ -128,6 +133,20 @@ async def _command(request: Request, service: Service, caller: Caller, endpoint:
         response = await inner(request)
         await idempotency.keep(session, claim, response)
     return response
+
+
+def _parameters_of(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in dependant.query_params)
+    for dependency in dependant.dependencies:
+        yield from _parameters_of(dependency)
+
+
+def check_parameters(request: Request, known: Set[str]) -> None:
+    """Refuse a query with a parameter that the endpoint does not have: a mistyped filter would filter nothing."""
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        problem = {"type": "extra_forbidden", "msg": "there is no such parameter"}
+        raise RequestValidationError([{**problem, "loc": ("query", name[:_NAME_SHOWN])} for name in unknown])
 
 
 def check_document(body: bytes) -> Any:

@@ -30,6 +30,15 @@ async def browse_notifications(
     return await queries.browse(session, caller, only_unread=unread, asked=asked)
 
 
+@router.get("/api/v1/notifications/{notification_id}", responses=refusals(NoSuchThing, NotAllowed))
+async def view_notification(
+    notification_id: Annotated[Id, Path()], caller: CallerParam, session: SessionParam, response: Response
+) -> NotificationView:
+    """One notification of the caller's own; it stays unread."""
+    notification = await queries.find(session, caller, notification_id)
+    return shown(response, queries.view_of(notification), "notification")
+
+
 @router.post(
     "/api/v1/notifications/{notification_id}/read",
     responses=refusals(NoSuchThing, NotAllowed, ChangedMeanwhile, IdempotencyKeyReused, InProgress),

@@ -8,10 +8,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from medperf_contracts.notifications import NotificationView
 from medperf_contracts.paging import Page
 from services.kernel.auth import Caller
+from services.kernel.errors import NoSuchThing
 from services.kernel.paging import PageRequest, page
 
 from .domain import Notification
 from .tables import notifications
+
+
+async def find(session: AsyncSession, caller: Caller, notification_id: int) -> Notification:
+    """The notification, for its reader."""
+    notification = await session.get(Notification, notification_id)
+    if notification is None:
+        raise NoSuchThing(f"There is no notification {notification_id} that you may see.")
+    caller.require(notification.roles_of(caller.user_id), thing=f"notification {notification_id}")
+    return notification
 
 
 async def browse(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from medperf_contracts.associations import LIVE, PartKind
+from medperf_contracts.associations import PartKind
 from medperf_contracts.paging import Page
 from medperf_contracts.registry import BenchmarkView, ContainerView, DatasetView
 from medperf_contracts.values import Decision, State
@@ -20,7 +20,8 @@ from .domain.containers import Container
 from .domain.datasets import Dataset
 from .tables import association_copies, benchmarks, containers, datasets
 
-_shows_a_dataset = and_(association_copies.c.part_kind == PartKind.DATASET, association_copies.c.state.in_(LIVE))
+# In any state: the benchmark's owner was asked and has seen it, and decides again when it is asked for again.
+_asked_to_join = association_copies.c.part_kind == PartKind.DATASET
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class DatasetFilter:
 
     mine: bool = False
     benchmark: int | None = None
-    """Those that take part in this benchmark or ask to."""
+    """Those that asked to join this benchmark, as far as the caller may know of that."""
     data_hash: str | None = None
     generated_uid: str | None = None
 
@@ -86,7 +87,7 @@ async def find_dataset(session: AsyncSession, caller: Caller, dataset_id: int) -
         raise NoSuchThing(f"There is no dataset {dataset_id} that you may see.")
     owners = await session.scalars(
         select(association_copies.c.benchmark_owner_id).where(
-            association_copies.c.part_id == dataset_id, _shows_a_dataset
+            association_copies.c.part_id == dataset_id, _asked_to_join
         )
     )
     roles = dataset.roles_of(caller.user_id, benchmark_owner_ids=set(owners))
@@ -142,15 +143,20 @@ async def browse_benchmarks(
 async def browse_datasets(
     session: AsyncSession, caller: Caller, wanted: DatasetFilter, asked: PageRequest
 ) -> Page[DatasetView]:
-    """The caller's datasets and those that ask to join a benchmark of theirs; all of them for an administrator."""
+    """The caller's datasets and those that asked to join a benchmark of theirs; all for an administrator."""
     query = select(Dataset)
     is_own = datasets.c.owner_id == caller.user_id
+    is_benchmark_owner = association_copies.c.benchmark_owner_id == caller.user_id
     if wanted.mine:
         query = query.where(is_own)
     elif not caller.is_admin:
-        query = query.where(or_(is_own, _is_joining(association_copies.c.benchmark_owner_id == caller.user_id)))
+        query = query.where(or_(is_own, _has_asked(is_benchmark_owner)))
     if wanted.benchmark is not None:
-        query = query.where(_is_joining(association_copies.c.benchmark_id == wanted.benchmark))
+        is_this_one = association_copies.c.benchmark_id == wanted.benchmark
+        asked_this_one = _has_asked(is_this_one)
+        if not caller.is_admin:
+            asked_this_one = or_(and_(is_own, asked_this_one), _has_asked(and_(is_this_one, is_benchmark_owner)))
+        query = query.where(asked_this_one)
     if wanted.data_hash is not None:
         query = query.where(datasets.c.data_hash == wanted.data_hash)
     if wanted.generated_uid is not None:
@@ -177,6 +183,6 @@ def view_of_dataset(dataset: Dataset) -> DatasetView:
     return DatasetView.model_validate(dataset, from_attributes=True)
 
 
-def _is_joining(which: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether a dataset takes part, or asks to, by one of the associations that `which` selects."""
-    return datasets.c.id.in_(select(association_copies.c.part_id).where(_shows_a_dataset, which))
+def _has_asked(which: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a dataset asked to join, by one of the associations that `which` selects."""
+    return datasets.c.id.in_(select(association_copies.c.part_id).where(_asked_to_join, which))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Path, Query, Response
 
 from medperf_contracts.paging import Page
-from medperf_contracts.results import DueView, NewResult, ResultView
+from medperf_contracts.results import DueState, DueView, NewResult, ResultView
 from medperf_contracts.values import Id
 from services.kernel.errors import NoSuchThing, NotAllowed
 from services.kernel.http import CallerParam, SessionParam, new_router, refusals, shown
@@ -74,12 +74,19 @@ async def view_result(
     return shown(response, await queries.view(session, caller, result_id), "result")
 
 
-@router.get("/api/v1/due", responses=refusals(NoSuchThing))
+@router.get("/api/v1/due", responses=refusals(NoSuchThing, NotAllowed))
 async def browse_due(
     caller: CallerParam,
     session: SessionParam,
     dataset: Annotated[Id, Query()],
     benchmark: Annotated[Id | None, Query()] = None,
+    state: Annotated[
+        list[DueState] | None,
+        Query(
+            description="Only models in this state, or in one of these where it is repeated: "
+            "`state=due&state=partial` is all that is still due"
+        ),
+    ] = None,
 ) -> Page[DueView]:
     """Every model of the benchmarks for which a dataset is approved, and what is still due of it; one page."""
-    return await queries.due(session, caller, dataset_id=dataset, benchmark_id=benchmark)
+    return await queries.due(session, caller, dataset_id=dataset, benchmark_id=benchmark, states=state)

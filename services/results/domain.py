@@ -134,11 +134,11 @@ class Standing:
 
     def sight_of(self, user_id: int, *, is_admin: bool) -> Sight:
         """How much of its results a person may see."""
-        if is_admin or user_id in (self.dataset.owner_id, self.benchmark.owner_id):
+        if user_id in (self.dataset.owner_id, self.benchmark.owner_id):
             return Sight.WHOLE
         if self.benchmark.public_scores:
             return Sight.SCORES
-        return Sight.EXISTENCE if user_id == self.model.owner_id else Sight.NOTHING
+        return Sight.EXISTENCE if is_admin or user_id == self.model.owner_id else Sight.NOTHING
 
     def check_hashes(self, offered: NewResult) -> None:
         """Refuse unless what ran is what is registered."""

@@ -11,17 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Bundle
 
 from medperf_contracts.access import Role
-from medperf_contracts.associations import LIVE, AssociationState, PartKind
+from medperf_contracts.associations import AssociationState, PartKind
 from medperf_contracts.paging import Page
-from medperf_contracts.results import DueView, ResultView
+from medperf_contracts.results import DueState, DueView, ResultView
 from services.kernel.auth import Caller
 from services.kernel.errors import NoSuchThing
 from services.kernel.paging import PageRequest, page
 
 from .domain import Benchmark, Dataset, Model, Result, Sight, Standing, due_state
 from .tables import association_copies, benchmark_copies, container_copies, dataset_copies, results
-
-# An association that lives: asked for, or approved.
 
 
 def _facts(name: str, facts: type[Benchmark | Model | Dataset], table: Table) -> Bundle[Any]:
@@ -78,25 +76,34 @@ class Filter:
 
 
 async def due(
-    session: AsyncSession, caller: Caller, *, dataset_id: int, benchmark_id: int | None
+    session: AsyncSession,
+    caller: Caller,
+    *,
+    dataset_id: int,
+    benchmark_id: int | None,
+    states: Sequence[DueState] | None = None,
 ) -> Page[DueView]:
     """Every model of the benchmarks for which the dataset is approved, and what is still wanted of it.
 
     Derived at this moment, never stored. The reference model comes first, then models by ID. Whoever is not the
-    dataset's owner sees their own benchmarks only.
+    dataset's owner sees their own benchmarks only. `states` leaves those in one of these.
     """
     roles = await roles_towards(session, caller.user_id, await known_dataset(session, dataset_id))
-    caller.require(roles, thing=f"dataset {dataset_id}")
+    caller.require(
+        roles,
+        thing=f"dataset {dataset_id}",
+        known_as={Role.OTHER_SIDE: "the owner of a benchmark that it asked to join"},
+    )
     query = _due_of(dataset_id)
     if benchmark_id is not None:
         query = query.where(benchmark_copies.c.id == benchmark_id)
-    if not caller.is_admin and Role.OWNER not in roles:
+    if Role.OWNER not in roles:
         query = query.where(benchmark_copies.c.owner_id == caller.user_id)
-    items = []
-    for row in await session.execute(query):
-        standing = _standing_of(row)
-        if not standing.obstacles():
-            items.append(_due_view(standing, whole_id=row.whole_id, partial_id=row.partial_id))
+    rows = [(_standing_of(row), row) for row in await session.execute(query)]
+    wanted = [(standing, row) for standing, row in rows if not standing.obstacles()]
+    items = [_due_view(standing, whole_id=row.whole_id, partial_id=row.partial_id) for standing, row in wanted]
+    if states:
+        items = [item for item in items if item.state in states]
     items.sort(key=lambda item: (item.benchmark_id, not item.is_reference_model, item.model_id))
     return Page(items=items)
 
@@ -115,8 +122,8 @@ async def browse(session: AsyncSession, caller: Caller, wanted: Filter, asked: P
     query = _RESULTS
     if not caller.is_admin:
         query = query.where(_may_know_of(caller.user_id))
-        if wanted.dataset is not None:
-            query = query.where(_may_see_whole(caller.user_id))
+    if wanted.dataset is not None:
+        query = query.where(_may_see_whole(caller.user_id))
     if wanted.mine:
         query = query.where(dataset_copies.c.owner_id == caller.user_id)
     for column, wanted_id in (
@@ -143,12 +150,11 @@ async def known_dataset(session: AsyncSession, dataset_id: int) -> Dataset:
 
 
 async def roles_towards(session: AsyncSession, user_id: int, dataset: Dataset) -> set[Role]:
-    """The other side of a dataset is the owner of a benchmark that it asked to join, as long as that lives."""
+    """The other side of a dataset is the owner of a benchmark that it asked to join, whatever came of that."""
     roles = {Role.OWNER} if dataset.owner_id == user_id else set()
     is_other_side = exists().where(
         association_copies.c.part_kind == PartKind.DATASET,
         association_copies.c.part_id == dataset.id,
-        association_copies.c.state.in_(LIVE),
         association_copies.c.benchmark_id == benchmark_copies.c.id,
         benchmark_copies.c.owner_id == user_id,
     )
@@ -262,7 +268,7 @@ def _may_see_whole(user_id: int) -> ColumnElement[bool]:
 
 
 def _may_know_of(user_id: int) -> ColumnElement[bool]:
-    """The rows of which `Standing.sight_of` gives more than nothing."""
+    """The rows of which `Standing.sight_of` gives more than nothing to a person who is no administrator."""
     return or_(
         _may_see_whole(user_id), benchmark_copies.c.public_scores == true(), container_copies.c.owner_id == user_id
     )

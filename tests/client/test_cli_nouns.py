@@ -169,10 +169,11 @@ def test_a_name_cannot_paint_the_terminal(serve: Serve, printed: Printed) -> Non
 # One thing
 
 
-@pytest.mark.parametrize("noun", ["benchmark", "container", "dataset", "association", "result"])
+@pytest.mark.parametrize("noun", VIEWS)
 def test_a_thing_is_shown_whole(serve: Serve, printed: Printed, noun: str) -> None:
     thing = VIEWS[noun](7)
-    serve({f"GET /api/v1/{noun}s/7": Reply.of(thing, Medperf_Version=f"{noun}/7@1")})
+    kind = noun.removesuffix("s")
+    serve({f"GET /api/v1/{kind}s/7": Reply.of(thing, Medperf_Version=f"{kind}/7@1")})
     shown = yaml.load(printed(noun, "view", "7"), Loader=yaml.BaseLoader)
     assert list(shown) == list(json.loads(printed(noun, "view", "7", "--json")))
     assert set(thing) <= set(shown)

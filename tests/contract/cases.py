@@ -287,6 +287,11 @@ CASES: tuple[Case, ...] = (
     Case("GET /api/v1/due", _on("due?dataset={}", _asking_dataset), SITE_AND_COMMITTEE),
     Case("GET /api/v1/notifications", _fixed("notifications")),
     Case(
+        "GET /api/v1/notifications/{notification_id}",
+        _on("notifications/{}", _notification),
+        OWNED_BY_SITE,
+    ),
+    Case(
         "POST /api/v1/notifications/{notification_id}/read",
         _on("notifications/{}/read", _notification),
         OWNED_BY_SITE,

@@ -175,7 +175,7 @@ def test_a_list_holds_only_what_its_caller_may_see(few: Whole) -> None:
 
 @pytest.mark.parametrize(
     ("who", "sees_scores", "sees_dataset"),
-    [(SITE, True, True), (COMMITTEE, True, True), (ADMIN, True, True), (MODELER, False, False)],
+    [(SITE, True, True), (COMMITTEE, True, True), (ADMIN, False, False), (MODELER, False, False)],
 )
 def test_a_result_shows_its_scores_and_its_dataset_to_those_alone_who_may_see_them(
     few: Whole, who: str, sees_scores: bool, sees_dataset: bool

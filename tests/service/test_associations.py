@@ -76,7 +76,31 @@ def test_the_side_that_asked_cannot_decide_on_its_own_request(peer: Peer, verb: 
     number = requested(peer)
     response = peer.call("POST", f"{PATH}/{number}/{verb}", {}, by=SITE)
     assert (response.status_code, response.json()["code"]) == (403, "not_allowed")
+    assert response.json()["detail"] == f"Only the benchmark's owner may do this with association {number}."
     assert peer.call("GET", f"{PATH}/{number}", by=SITE).json()["state"] == "PENDING"
+
+
+def test_a_refusal_says_who_may_decide_by_what_they_own(peer: Peer) -> None:
+    peer.tell(facts.container())
+    invited = requested(peer, {"benchmark_id": 1, "model_id": 4}, by=COMMITTEE)
+    refused = peer.call("POST", f"{PATH}/{invited}/approve", {}, by=COMMITTEE)
+    assert refused.json()["detail"] == f"Only the model's owner may do this with association {invited}."
+    refused = peer.call("POST", f"{PATH}/{invited}/withdraw", {}, by=ADMIN, admin=True)
+    both = "the benchmark's owner or the model's owner"
+    assert refused.json()["detail"] == f"Only {both} may do this with association {invited}."
+    of_model = {"benchmark_id": 1, "model_id": 4}
+    for body, who in ((REQUEST, "its owner"), (of_model, "its owner or the benchmark's owner")):
+        refused = peer.call("POST", PATH, body, by=ADMIN, admin=True)
+        assert refused.json()["detail"].startswith(f"Only {who} may do this with")
+
+
+def test_an_administrator_sees_a_request_without_the_scores_of_its_compatibility_test(peer: Peer) -> None:
+    number = requested(peer)
+    for path in (f"{PATH}/{number}", PATH):
+        for caller, shows_scores in (({"by": SITE}, True), ({"by": COMMITTEE}, True), ({"by": ADMIN}, False)):
+            response = peer.call("GET", path, **caller, admin=caller["by"] == ADMIN)
+            assert response.status_code == 200
+            assert ("auc" in response.text) is shows_scores
 
 
 def test_a_stranger_cannot_find_out_that_an_association_exists(peer: Peer) -> None:

@@ -153,6 +153,17 @@ def test_reading_marks_it_once_and_again_changes_nothing(peer: Peer) -> None:
     assert [item["id"] for item in told(peer, COMMITTEE)] == [1, 3]
 
 
+def test_looking_at_a_notification_leaves_it_unread_and_only_its_reader_can(peer: Peer) -> None:
+    peer.tell(REQUESTED)
+    seen = peer.call("GET", f"{PATH}/1", by=COMMITTEE)
+    assert (seen.status_code, seen.json()["is_read"]) == (200, False)
+    assert seen.headers["Medperf-Version"] == "notification/1@1"
+    assert told(peer, COMMITTEE, "?unread=true") == [seen.json()]
+    for user in (SITE, STRANGER):
+        assert peer.call("GET", f"{PATH}/1", by=user).status_code == 404
+    assert peer.call("GET", f"{PATH}/1", by=ADMIN, admin=True).status_code == 403
+
+
 def test_only_its_reader_marks_a_notification(peer: Peer) -> None:
     peer.tell(REQUESTED)
     for user in (SITE, STRANGER):

@@ -493,6 +493,18 @@ def test_a_bad_id_cursor_or_filter_is_invalid_input(peer: Peer, path: str) -> No
     assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_parameter_that_the_endpoint_does_not_have_is_refused_by_its_name(peer: Peer, method: str) -> None:
+    refused = peer.call(method, f"{PATH}?bogus=1", REQUEST if method == "POST" else None, by=SITE)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
+    assert refused.json()["fields"] == [{"field": "query.bogus", "problem": "there is no such parameter"}]
+    assert count(peer) == 0
+    long = peer.call("GET", f"{PATH}?limit=1&{'x' * 5000}=1", by=SITE)
+    assert long.status_code == 422
+    assert len(long.text) < 1000
+    assert peer.call("GET", f"{PATH}?bogus=1").status_code == 401, "a stranger learns nothing of parameters"
+
+
 def test_a_page_has_a_most(peer: Peer) -> None:
     assert peer.call("GET", f"{PATH}?limit={PAGE_LIMIT_MOST}", by=SITE).status_code == 200
     refused = peer.call("GET", f"{PATH}?limit={PAGE_LIMIT_MOST + 1}", by=SITE)

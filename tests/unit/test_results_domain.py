@@ -184,7 +184,9 @@ def test_a_result_says_something(changed: dict[str, Any]) -> None:
     [
         (SITE, False, False, Sight.WHOLE),
         (COMMITTEE, False, False, Sight.WHOLE),
-        (STRANGER, True, False, Sight.WHOLE),
+        (STRANGER, True, False, Sight.EXISTENCE),
+        (STRANGER, True, True, Sight.SCORES),
+        (COMMITTEE, True, False, Sight.WHOLE),
         (MODEL_OWNER, False, False, Sight.EXISTENCE),
         (MODEL_OWNER, False, True, Sight.SCORES),
         (STRANGER, False, True, Sight.SCORES),

@@ -109,7 +109,9 @@ def _due(session: Session, benchmark_id: int, dataset_id: int, association_id: i
     from medperf_contracts.results import DueView
 
     seen = [f"benchmark/{benchmark_id}", f"dataset/{dataset_id}", f"association/{association_id}"]
-    items = session.gateway.items("/due", DueView, seen=seen, benchmark=benchmark_id, dataset=dataset_id)
+    items = session.gateway.items(
+        "/due", DueView, seen=seen, is_one_page=True, benchmark=benchmark_id, dataset=dataset_id
+    )
     due = [item.model_id for item in sorted(items, key=lambda item: (not item.is_reference_model, item.model_id))]
     if not due:
         raise NotApproved(

@@ -6,7 +6,7 @@ import click
 
 from medperf.errors import UsageError
 
-from .listing import Column, print_list, silent_yes_option, when
+from .listing import Column, print_list, print_thing, silent_yes_option, when
 from .session import Session, pass_session
 from .tables import json_option
 
@@ -34,6 +34,18 @@ def ls(session: Session, unread: bool, as_json_text: bool) -> None:
     ]
     found = session.gateway.items("/notifications", NotificationView, unread=unread or None)
     print_list(found, columns, as_json_text=as_json_text, if_empty="There are no such notifications.")
+
+
+@notifications.command()
+@click.argument("notification_uid", type=click.IntRange(min=1))
+@json_option
+@silent_yes_option
+@pass_session
+def view(session: Session, notification_uid: int, as_json_text: bool) -> None:
+    """Show a notification whole. It stays unread: `medperf notifications read` marks it."""
+    from medperf_contracts.notifications import NotificationView
+
+    print_thing(session, "notification", notification_uid, NotificationView, as_json_text=as_json_text)
 
 
 @notifications.command()

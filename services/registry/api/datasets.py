@@ -44,7 +44,7 @@ async def browse_datasets(
     session: SessionParam,
     asked: PageParam,
     owner: Annotated[Literal["me"] | None, Query()] = None,
-    benchmark: Annotated[Id | None, Query(description="Those that take part in it or ask to")] = None,
+    benchmark: Annotated[Id | None, Query(description="Those that asked to join it")] = None,
     data_hash: Annotated[Blake3 | None, Query()] = None,
     generated_uid: Annotated[GeneratedUid | None, Query()] = None,
 ) -> Page[DatasetView]:

@@ -15,8 +15,6 @@ from medperf_contracts.values import State
 from .changes import apply
 from .containers import Container
 
-# While an association is one of these, the benchmark's owner may see the dataset.
-
 
 @dataclass(kw_only=True)
 class Dataset:
