@@ -6,8 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from .errors import UsageError
+
+
+def in_words(problem: ErrorDetails) -> str:
+    """What is wrong with one field, in the words of whoever set the bound."""
+    return problem["msg"].removeprefix("Value error, ")
 
 
 @contextmanager
@@ -17,8 +23,7 @@ def checked_input() -> Iterator[None]:
         yield
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(str(step) for step in problem['loc']) or 'the request'}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"
+            f"{'.'.join(str(step) for step in problem['loc']) or 'the request'}: {in_words(problem)}"
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise UsageError(

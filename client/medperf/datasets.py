@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -22,7 +23,7 @@ from medperf.identity import (
     identify,
     records_from_json,
 )
-from medperf_contracts.registry import NewDataset
+from medperf_contracts.registry import DatasetView, NewDataset
 
 _RECORD = "dataset.yaml"
 RECORDS = "records.json"
@@ -30,7 +31,9 @@ _LOCKS = ".locks"
 # Statistics are at most a megabyte; the rest is a few lines.
 _RECORD_LIMIT_BYTES = 4 * 1024 * 1024
 # A generated UID has 40 digits; server UIDs stay far below this for as long as anybody types them.
-_SERVER_ID_DIGITS = 9
+_SERVER_ID = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+# Of a generated UID, where a hint says what to type: few enough to type, enough to be one dataset's alone.
+_TYPED_DIGITS = 8
 _MEND = "Prepare the data again with `medperf dataset create`; the same input gives the same UID."
 
 
@@ -142,6 +145,11 @@ class LocalDataset(BaseModel):
         others = tuple(Link(server_id=uid, owner_id=owner) for owner, uid in links.items())
         return self.model_copy(update={"server_id": mine, "owner_id": owner_id, "links_of_others": others})
 
+    def described_as(self, registered: DatasetView) -> LocalDataset:
+        """The dataset with what the server says of it, which stands where it was registered before."""
+        said = {name: getattr(registered, name) for name in ("name", "description", "location")}
+        return self.model_copy(update=said)
+
     def save(self) -> None:
         """Write the record, whole or not at all."""
         write_atomically(self.folder / _RECORD, safe_yaml.dump(self.model_dump(mode="json")))
@@ -168,22 +176,39 @@ def local_datasets(
 
 
 def is_server_id(given: str) -> bool:
-    """Whether what a person gave is a server UID rather than the beginning of a generated one."""
-    return given.isascii() and given.isdecimal() and len(given) <= _SERVER_ID_DIGITS
+    """Whether what a person gave is a server UID and not the beginning of a generated one.
+
+    Digits only, at most nine and the first not 0, are a server UID; anything else is a generated one's beginning.
+    """
+    return _SERVER_ID.fullmatch(given) is not None
+
+
+def uid_to_type(dataset: LocalDataset) -> str:
+    """The beginning of a generated UID that a hint says to type: no server UID, and no other dataset's."""
+    uid = dataset.generated_uid
+    others = [folder.name for folder in dataset.folder.parent.iterdir() if folder.name != uid]
+    for digits in range(_TYPED_DIGITS, len(uid)):
+        beginning = uid[:digits]
+        if not is_server_id(beginning) and not any(other.startswith(beginning) for other in others):
+            return beginning
+    return uid
 
 
 def find_dataset(home: Home, given: str) -> LocalDataset:
-    """The dataset that a person means: by server UID, or by the beginning of a generated UID.
-
-    A number of at most nine digits that is a local dataset's server UID means that one; anything else is the
-    beginning of a generated UID. UsageError if there is none, or more than one.
-    """
+    """The dataset that a person means: by server UID, or by the beginning of a generated UID, as `is_server_id`
+    tells them apart. UsageError if there is none, or more than one."""
     damaged: dict[str, IntegrityError] = {}
     known = local_datasets(home, on_damaged=damaged.__setitem__)
     if is_server_id(given):
         for dataset in known:
             if dataset.server_id == int(given):
                 return dataset
+        _refuse_link_of_another(known, int(given))
+        raise _not_here(
+            f"No dataset on this machine has the server UID {given}. Up to nine digits that do not begin with 0 are"
+            " a server UID; of a generated UID give more, ten digits or up to its first letter.",
+            damaged,
+        )
     begun = given.lower()
     matching = [dataset for dataset in known if given and dataset.generated_uid.startswith(begun)]
     unreadable = [error for uid, error in damaged.items() if given and uid.startswith(begun)]
@@ -195,9 +220,7 @@ def find_dataset(home: Home, given: str) -> LocalDataset:
         uids = [*(dataset.generated_uid for dataset in matching), *damaged]
         names = ", ".join(uid for uid in uids if uid.startswith(begun))
         raise UsageError(f"{given!r} begins more than one UID: {names}.", hint="Give more of its digits.")
-    if is_server_id(given):
-        _refuse_link_of_another(known, int(given))
-    raise _not_here(f"No dataset on this machine has the server UID or the generated UID {given!r}.", damaged)
+    raise _not_here(f"No dataset on this machine has a generated UID that begins with {given!r}.", damaged)
 
 
 def registered_dataset(home: Home, server_id: int) -> LocalDataset:

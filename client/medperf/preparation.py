@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from medperf.bodies import in_words
 from medperf.containers import LocalContainer
 from medperf.datasets import RECORDS, LocalDataset, Preparation, Source, alone_with, hold, read_dataset
 from medperf.errors import IntegrityError, UsageError
@@ -162,7 +163,7 @@ def _check(about: Description) -> None:
         first = error.errors()[0]
         field = ".".join(str(step) for step in first["loc"])
         raise UsageError(
-            f"The dataset's {field} cannot be used: {first['msg']}.", hint=f"Change --{field}."
+            f"The dataset's {field} cannot be used: {in_words(first)}.", hint=f"Change --{field}."
         ) from error
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .work import Work
 
 DATA_UID_HELP = (
-    "The dataset: its server UID, or the beginning of its generated UID. A number of at most nine digits that is"
-    " the server UID of a dataset on this machine means that one."
+    "The dataset: its server UID, or the beginning of its generated UID. Up to nine digits that do not begin with"
+    " 0 are a server UID, anything else is a generated UID."
 )
 
 
@@ -72,7 +72,7 @@ def create(
     how: How,
 ) -> None:
     """Prepare data with a benchmark's preparation container. Nothing is sent."""
-    from medperf.datasets import local_datasets
+    from medperf.datasets import local_datasets, uid_to_type
     from medperf.manifest import Role
     from medperf.preparation import Description, prepare
 
@@ -104,7 +104,7 @@ def create(
         return
     if (was := names.get(made.generated_uid, made.name)) != made.name:
         click.echo(f"This data was here already, as {printable(was)}; its name is now {printable(made.name)}.")
-    click.echo(f"Next, submit its metadata: medperf dataset submit --data_uid {made.generated_uid[:8]}")
+    click.echo(f"Next, submit its metadata: medperf dataset submit --data_uid {uid_to_type(made)}")
 
 
 @dataset.command()
@@ -128,7 +128,7 @@ def submit(session: Session, data_uid: str, yes: bool) -> None:
         show_before_sending(f"This is all that will be sent to {session.server}:", body)
         confirm("Register this dataset?", yes=yes)
         registered = gateway.post("/datasets", body, DatasetView, seen=[f"container/{chosen.preparation.id}"])
-        chosen.linked_to(registered.id, registered.owner_id)
+        chosen.described_as(registered).linked_to(registered.id, registered.owner_id)
         click.echo(f"Registered as {registered.state.value}. Server UID: {registered.id}")
         if registered.name != chosen.name:
             click.echo(f"You had registered the same data before, as {registered.name!r}: that one stands.")

@@ -83,8 +83,8 @@ def _ls_local(session: Session, *, as_json_text: bool) -> None:
 def view(session: Session, dataset_uid: str, local: bool, as_json_text: bool) -> None:
     """Show a dataset whole.
 
-    A server UID, which is a number of at most nine digits, shows what the server has; a generated UID, or its
-    beginning, what is on this machine. With --local either shows what is on this machine.
+    A server UID, which is up to nine digits that do not begin with 0, shows what the server has; a generated UID,
+    or its beginning, what is on this machine. With --local either shows what is on this machine.
     """
     from medperf.datasets import find_dataset, is_server_id
 

@@ -139,10 +139,12 @@ def check_prepared_for(gateway: Gateway, dataset: LocalDataset, benchmark: Bench
 
 def registered_id(dataset: LocalDataset) -> int:
     """The dataset's server UID; UsageError if it was not submitted."""
+    from medperf.datasets import uid_to_type
+
     if dataset.server_id is None:
         raise UsageError(
             f"Dataset {dataset.generated_uid} is not on the server yet.",
-            hint=f"Submit it first: medperf dataset submit --data_uid {dataset.generated_uid[:8]}",
+            hint=f"Submit it first: medperf dataset submit --data_uid {uid_to_type(dataset)}",
         )
     return dataset.server_id
 
