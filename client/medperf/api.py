@@ -19,7 +19,7 @@ from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_
 from .bodies import checked_input
 from .credentials import Credentials, Keyring
 from .downloads import Download
-from .errors import LoginRequired, ServerUnreachable
+from .errors import LoginRequired, ServerUnreachable, StoreChanged
 from .home import Home
 from .network import Network
 from .retries import BOUND_SECONDS, notice_on_stderr
@@ -49,7 +49,8 @@ class Gateway:
 
     Paths are those below `/api/v1`, such as `/benchmarks/1`. Raises LoginRequired, ServerUnreachable, and Refused
     for what the server answers with a problem document. `ask_login` is asked for the password, given the user
-    name, when the login has ended; without it that is LoginRequired. Without `network` it is what the environment
+    name, when the login has ended; without it that is LoginRequired. StoreChanged where it ended because another
+    store answers now. Without `network` it is what the environment
     and the local folder say.
     """
 
@@ -108,8 +109,8 @@ class Gateway:
         try:
             key = {IDEMPOTENCY_HEADER: str(uuid.uuid4())}
             self._ask("POST", "/auth/logout", body=Refresh(refresh_token=kept.refresh_token), headers=key)
-        except LoginRequired:
-            pass  # the server had ended it already
+        except (LoginRequired, StoreChanged):
+            pass  # the server had ended it already, or is not the one that knew it
         finally:
             self._keyring.forget()
             self._credentials = None
@@ -271,9 +272,17 @@ class Gateway:
         if kept is not None:
             self._credentials = kept
             return kept
+        # What ended the login may be another store behind the same address, which knows none of our IDs.
+        self._home.check_store(self.server())
         if self._ask_login is None:
             raise _login_ended(self._home.server)
-        return self.login(used.username, self._ask_login(used.username))
+        renewed = self.login(used.username, self._ask_login(used.username))
+        try:
+            self._home.check_store(self.server())  # again: somebody may take a day to answer
+        except StoreChanged:
+            self._keyring.forget()
+            raise
+        return renewed
 
     def _read(self, answer: Answer, view: type[V]) -> V:
         if not answer.is_success:

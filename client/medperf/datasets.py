@@ -205,8 +205,8 @@ def find_dataset(home: Home, given: str) -> LocalDataset:
                 return dataset
         _refuse_link_of_another(known, int(given))
         raise _not_here(
-            f"No dataset on this machine has the server UID {given}. Up to nine digits that do not begin with 0 are"
-            " a server UID; of a generated UID give more, ten digits or up to its first letter.",
+            f"No dataset on this machine has the server UID {given}. Up to nine digits that do not begin with 0"
+            " are a server UID; of a generated UID give more, ten digits or up to its first letter.",
             damaged,
         )
     begun = given.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from medperf_contracts.accounts import ServerView
 
 SERVER_DEFAULT = "http://localhost:8000"
+# Any folder on that disk would fail the same: whoever catches all commands' errors says so.
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _PORTS = {"http": 80, "https": 443}
 # Where files and folders are written that are not whole at once, relative to the root. What containers write and
 # what containers are laid out of is found again by their own records.
@@ -95,14 +98,14 @@ class Home:
 
     def folder(self, name: str) -> Path:
         """A folder of this home, made if it is not there."""
-        return _made(self.root / name)
+        return own_folder(self.root / name)
 
     def lock(self) -> AbstractContextManager[FolderLock]:
         """Work in this folder beside other commands; Busy while one moves or removes it.
 
         Every command that works in the folder holds it to its end: see `FolderLock`.
         """
-        _made(self.root.parent)
+        own_folder(self.root.parent)
         return FolderLock.shared(self.root)
 
     @property
@@ -198,12 +201,15 @@ class Home:
         )
 
 
-def _made(folder: Path) -> Path:
+def own_folder(path: Path) -> Path:
+    """A folder for the client's own files, made if it is not there; UsageError where it cannot be."""
     try:
-        return make_private_folder(folder)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        return make_private_folder(path)
+    except OSError as error:
+        if error.errno in _OF_THE_DISK:
+            raise
         raise UsageError(
-            f"The folder {folder} cannot be made: {error.strerror}.",
+            f"The folder {path} cannot be made: {error.strerror}.",
             hint="Set MEDPERF_HOME to a folder of yours, or mend its owner and permissions.",
         ) from error
 

@@ -148,9 +148,13 @@ class Journal:
         limits: Mapping[str, float | None],
         engine_reason: str = "",
         root_is_writable: bool = False,
+        run_id: str | None = None,
     ) -> Run:
-        """Record a run that is about to start, under an ID of its own."""
-        run_id = str(uuid.uuid4())
+        """Record a run that is about to start, under an ID of its own.
+
+        Whoever must end the run even where this call is interrupted gives a new UUID as `run_id`.
+        """
+        run_id = run_id or str(uuid.uuid4())
         client = Client.this()
         with self._writing() as connection:
             connection.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -81,20 +82,31 @@ class Runner:
         `take_partial` a task that failed but wrote something lends that instead.
         """
         choice = self.choose(container.runnable)
-        record = self.journal.open_run(
-            purpose=purpose,
-            container_hash=container.hash,
-            container_name=container.name,
-            task=task,
-            dataset_uid=dataset_uid,
-            engine=choice.engine.name,
-            engine_reason=choice.reason,
-            root_is_writable=self.root_is_writable,
-            limits=asdict(self.limits),
-        )
-        work = self.home.runs / record.id / _WORK
+        run_id = str(uuid.uuid4())
+        work = self.home.runs / run_id / _WORK
         try:
-            yield self._run(record, choice.engine, container, task, bindings, work, take_partial=take_partial)
+            try:
+                record = self.journal.open_run(
+                    run_id=run_id,
+                    purpose=purpose,
+                    container_hash=container.hash,
+                    container_name=container.name,
+                    task=task,
+                    dataset_uid=dataset_uid,
+                    engine=choice.engine.name,
+                    engine_reason=choice.reason,
+                    root_is_writable=self.root_is_writable,
+                    limits=asdict(self.limits),
+                )
+                outputs = self._run(
+                    record, choice.engine, container, task, bindings, work, take_partial=take_partial
+                )
+            except BaseException as error:
+                # Interrupted anywhere from its record on, it is ended; one that has ended stays as it is.
+                state = RunState.CANCELLED if isinstance(error, KeyboardInterrupt) else RunState.FAILED
+                self.journal.ended(run_id, state, cause=_cause(error), exit_code=None)
+                raise
+            yield outputs
         finally:
             _remove_folders(work.parent)
 
@@ -110,22 +122,17 @@ class Runner:
         take_partial: bool,
     ) -> TaskOutputs:
         failed: ContainerFailed | None = None
-        try:
-            spec, paths = self._plan(record.id, container, task, bindings, work)
-            outcome = self._execute(engine, spec)
-            if not outcome.succeeded:
-                failed = failure(spec, outcome)
-                if is_full(work):
-                    raise StorageFailed(
-                        f"The disk that holds {work} is full, and so the container failed.\n{failed}",
-                        hint="Make space, or point MEDPERF_HOME elsewhere; then run it again. " + failed.hint,
-                    )
-            if failed is None or take_partial:
-                check_outputs(work)
-        except BaseException as error:
-            state = RunState.CANCELLED if isinstance(error, KeyboardInterrupt) else RunState.FAILED
-            self.journal.ended(record.id, state, cause=_cause(error), exit_code=None)
-            raise
+        spec, paths = self._plan(record.id, container, task, bindings, work)
+        outcome = self._execute(engine, spec)
+        if not outcome.succeeded:
+            failed = failure(spec, outcome)
+            if is_full(work):
+                raise StorageFailed(
+                    f"The disk that holds {work} is full, and so the container failed.\n{failed}",
+                    hint="Make space, or point MEDPERF_HOME elsewhere; then run it again. " + failed.hint,
+                )
+        if failed is None or take_partial:
+            check_outputs(work)
         self._record_end(record.id, outcome)
         if failed is None:
             return TaskOutputs(record.id, work, paths)

@@ -15,9 +15,10 @@ import pytest
 
 from medperf.api import Gateway
 from medperf.credentials import Credentials, Keyring
-from medperf.errors import LoginRequired, Refused, ServerUnreachable
+from medperf.errors import LoginRequired, Refused, ServerUnreachable, StoreChanged
 from medperf.home import Home
 from medperf.retries import retry_after_seconds
+from medperf_contracts.accounts import ServerView
 from medperf_contracts.associations import AssociationDecision, AssociationView
 from medperf_contracts.registry import BenchmarkChanges, BenchmarkView
 from peers import answers
@@ -322,10 +323,52 @@ def test_a_login_that_has_ended_asks_where_somebody_is_there(begin: Begin) -> No
         if asked.path == "/api/v1/auth/login":
             assert asked.json == {"username": "ada", "password": "secret for ada"}
             return Reply.of(answers.tokens(3))
+        if asked.path == "/api/v1/server":
+            return Reply.of(answers.SERVER)
         return BENCHMARK if asked.headers["authorization"] == "Bearer access-3" else EXPIRED
 
     gateway, _ = begin(script, ask_login=lambda username: f"secret for {username}")
     assert gateway.get("/benchmarks/1", BenchmarkView).id == 1
+
+
+ANOTHER_STORE = {**answers.SERVER, "store_id": "00000000-0000-4000-8000-0000000000ff"}
+
+
+def test_no_password_is_asked_for_where_another_store_answers_now(begin: Begin, tmp_path: Path) -> None:
+    def never(_: str) -> str:
+        pytest.fail("a password was asked for")
+
+    replies = {
+        "POST /api/v1/auth/refresh": Reply.problem(401, "login_ended"),
+        "GET /api/v1/server": Reply.of(ANOTHER_STORE),
+        "GET /api/v1/benchmarks/1": EXPIRED,
+    }
+    for ask_login in (never, None):
+        gateway, peer = begin(by_path(replies), ask_login=ask_login)
+        gateway_home(peer, tmp_path).check_store(ServerView.model_validate(answers.SERVER))
+        with pytest.raises(StoreChanged, match="another store"):
+            gateway.get("/benchmarks/1", BenchmarkView)
+        assert "/api/v1/auth/login" not in peer.paths()
+
+
+def test_a_store_that_changes_while_a_password_is_typed_is_asked_for_nothing_more(
+    begin: Begin, tmp_path: Path
+) -> None:
+    replies: dict[str, Reply | Script] = {
+        "POST /api/v1/auth/refresh": Reply.problem(401, "login_ended"),
+        "POST /api/v1/auth/login": Reply.of(answers.tokens(3)),
+        "GET /api/v1/server": in_turn(Reply.of(answers.SERVER), Reply.of(ANOTHER_STORE)),
+        "GET /api/v1/benchmarks/1": EXPIRED,
+    }
+    gateway, peer = begin(by_path(replies), ask_login=lambda _: "secret")
+    with pytest.raises(StoreChanged, match="another store"):
+        gateway.get("/benchmarks/1", BenchmarkView)
+    assert peer.paths().count("/api/v1/benchmarks/1") == 1, "its IDs mean nothing there"
+    assert gateway_home(peer, tmp_path).credentials.exists() is False
+
+
+def gateway_home(peer: ScriptedPeer, tmp_path: Path) -> Home:
+    return Home(peer.url, tmp_path / "home")
 
 
 def test_a_login_that_has_ended_is_an_error_where_nobody_is_there(begin: Begin) -> None:
@@ -333,13 +376,14 @@ def test_a_login_that_has_ended_is_an_error_where_nobody_is_there(begin: Begin) 
         by_path(
             {
                 "POST /api/v1/auth/refresh": Reply.problem(401, "login_ended"),
+                "GET /api/v1/server": Reply.of(answers.SERVER),
                 "GET /api/v1/benchmarks/1": EXPIRED,
             }
         )
     )
     with pytest.raises(LoginRequired, match="has ended"):
         gateway.get("/benchmarks/1", BenchmarkView)
-    assert peer.paths() == ["/api/v1/benchmarks/1", "/api/v1/auth/refresh"]
+    assert peer.paths() == ["/api/v1/benchmarks/1", "/api/v1/auth/refresh", "/api/v1/server"]
 
 
 def test_a_server_that_refuses_every_token_does_not_loop(begin: Begin) -> None:
@@ -380,7 +424,11 @@ def test_logging_out_of_a_login_that_has_ended_asks_for_no_password(begin: Begin
 
     gateway, _ = begin(
         by_path(
-            {"POST /api/v1/auth/refresh": Reply.problem(401, "login_ended"), "POST /api/v1/auth/logout": EXPIRED}
+            {
+                "POST /api/v1/auth/refresh": Reply.problem(401, "login_ended"),
+                "GET /api/v1/server": Reply.of(answers.SERVER),
+                "POST /api/v1/auth/logout": EXPIRED,
+            }
         ),
         ask_login=never,
     )

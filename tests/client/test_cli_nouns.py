@@ -276,11 +276,17 @@ def test_a_request_is_decided_by_its_uid(serve: Serve, printed: Printed) -> None
     assert peer.asked[-1].path == "/api/v1/associations/2/approve"
 
 
-def test_what_is_decided_already_is_not_decided_again(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    peer = serve(decisions(answers.association(2, part_id=3, state="APPROVED")))
-    assert run(["association", "reject", *PAIR]) == 2
-    assert "is APPROVED, not PENDING" in capsys.readouterr().err
-    assert not [asked for asked in peer.asked if asked.method == "POST"]
+@pytest.mark.parametrize("verb", ["approve", "reject", "withdraw"])
+@pytest.mark.parametrize("named", [PAIR, ("2",)])
+def test_what_is_decided_already_is_the_servers_to_refuse_however_it_is_named(
+    serve: Serve, capsys: pytest.CaptureFixture[str], verb: str, named: tuple[str, ...]
+) -> None:
+    known = [answers.association(number, part_id=3, state="REJECTED") for number in (1, 2)]
+    refusal = Reply.problem(409, "already_decided", "Association 2 is REJECTED already.")
+    peer = serve({**decisions(*known), f"POST /api/v1/associations/2/{verb}": refusal})
+    assert run(["association", verb, *named]) == 6
+    assert "Association 2 is REJECTED already." in capsys.readouterr().err
+    assert peer.asked[-1].path == f"/api/v1/associations/2/{verb}"
 
 
 def test_a_request_that_nobody_made_is_said_to_be_none(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -252,6 +252,32 @@ def test_what_a_person_put_beside_the_images_stays(home: Home, capsys: pytest.Ca
     assert "Stays, since the tutorial did not make it" in capsys.readouterr().out
 
 
+def test_a_persons_own_file_is_no_circle_between_clean_and_data(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = Path("medperf_tutorial/notes.txt")
+    notes.write_text("mine")
+    assert run(["tutorial", "clean", "--yes"]) == 0
+    capsys.readouterr()
+    assert run(["tutorial", "data"]) == 2
+    refused = capsys.readouterr().err
+    assert "(notes.txt)" in refused
+    assert "tutorial clean" not in refused
+    assert run(["tutorial", "clean", "--yes"]) == 0
+    assert capsys.readouterr().out == "There is nothing of the tutorial's here.\n"
+    assert notes.read_text() == "mine"
+    notes.rename("notes.txt")
+    Path("medperf_tutorial").rmdir()
+    assert run(["tutorial", "data"]) == 0
+
+
+def test_only_files_that_are_there_are_said_to_be_removed(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree("medperf_tutorial/mock_chexpert/images")
+    assert run(["tutorial", "clean", "--yes"]) == 0
+    assert "medperf_tutorial: 1 files" in capsys.readouterr().out
+    assert not Path("medperf_tutorial").exists()
+
+
 def test_a_folder_of_the_same_name_that_the_tutorial_did_not_make_stays(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:

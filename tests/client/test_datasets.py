@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from containers.small import Site
 from medperf.datasets import LocalDataset, alone_with, find_dataset, local_datasets
 from medperf.errors import BadManifest, Busy, ContainerFailed, IntegrityError, UsageError
 from medperf.files import locked
-from medperf.journal import RunState
+from medperf.journal import Journal, Run, RunState
 from medperf.manifest import Role
 from medperf.preparation import Description, prepare
 
@@ -175,6 +176,24 @@ def test_ctrl_c_stops_the_container_and_leaves_nothing_half_done(site: Site) -> 
         made(site, fault="slow")
     nothing_is_left(site)
     assert (site.journal.runs()[0].state, site.journal.runs()[0].cause) == (RunState.CANCELLED, "cancelled")
+
+
+class InterruptedAtTheRecord(Journal):
+    """A journal whose client is interrupted when a run's record is there, and nothing of the run yet."""
+
+    def open_run(self, **said: Any) -> Run:
+        super().open_run(**said)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the interrupt did not come")
+
+
+def test_ctrl_c_at_the_start_of_a_task_ends_its_run_as_cancelled(site: Site) -> None:
+    site.journal = InterruptedAtTheRecord(site.home.journal)
+    with pytest.raises(KeyboardInterrupt):
+        made(site)
+    (run,) = site.journal.runs()
+    assert (run.state, run.cause) == (RunState.CANCELLED, "cancelled")
+    assert site.journal.left_over() == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from medperf.cli.main import run
 from medperf.errors import Busy, StoreChanged, UsageError
 from medperf.files import locked, write_atomically
 from medperf.home import Home, server_url
@@ -114,6 +115,22 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(UsageError, match="taken/localhost_8000/datasets cannot be made"):
         Home("http://localhost:8000", tmp_path / "taken" / "localhost_8000").datasets  # noqa: B018
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/dev/null/x", f"/tmp/{'x' * 300}"])
+@pytest.mark.parametrize("command", ["benchmark ls", "dataset ls --local", "tutorial data", "auth status"])
+def test_a_folder_that_cannot_be_made_for_any_reason_is_a_clear_error(
+    home_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+    command: str,
+) -> None:
+    monkeypatch.setenv("MEDPERF_HOME", place)
+    assert run(command.split()) == UsageError.exit_code
+    said = capsys.readouterr().err
+    assert "cannot be made" in said
+    assert "MEDPERF_HOME" in said
 
 
 def test_a_folder_belongs_to_the_first_store_it_met(tmp_path: Path) -> None:

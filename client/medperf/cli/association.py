@@ -166,10 +166,13 @@ def withdraw(
     yes: bool,
 ) -> None:
     """Withdraw from an association. Nothing more is due for it; accepted results stay."""
+    from medperf_contracts.associations import LIVE
+
     named = _named(association_uid, benchmark_uid, data_uid, model_uid)
     asked = named.find(session.gateway, "PENDING", "APPROVED")
     click.echo(described(asked))
-    confirm("Withdraw it?", yes=yes)
+    if asked.state in LIVE:
+        confirm("Withdraw it?", yes=yes)
     click.echo(described(decide(session.gateway, asked, "withdraw", reason)))
 
 
@@ -198,7 +201,10 @@ class Named:
     model_uid: int | None
 
     def find(self, gateway: Gateway, *states: str) -> AssociationView:
-        """The association; of a pair, which may have several, the newest in one of `states`."""
+        """The association; of a pair, which may have several, the newest in one of `states`, else the newest.
+
+        One that is in none of them is the server's to refuse, as where it is named by its UID.
+        """
         from medperf_contracts.associations import AssociationView
 
         if self.association_uid is not None:
@@ -216,13 +222,9 @@ class Named:
         for candidate in reversed(pair):
             if candidate.state in states:
                 return candidate
-        what = f"dataset {self.data_uid}" if self.data_uid else f"model {self.model_uid}"
         if pair:
-            raise UsageError(
-                f"The association of {what} with benchmark {self.benchmark_uid} is {pair[-1].state}, not "
-                f"{' or '.join(states)}.",
-                hint=f"`medperf association view {pair[-1].id}` shows it.",
-            )
+            return pair[-1]
+        what = f"dataset {self.data_uid}" if self.data_uid else f"model {self.model_uid}"
         raise UsageError(
             f"Nobody asked that {what} take part in benchmark {self.benchmark_uid}, as far as you may see.",
             hint="`medperf association ls` shows what there is; `medperf auth status` shows who you are.",

@@ -102,6 +102,7 @@ class Session:
         from . import prompts
 
         home = self.home
+        home.folder(".")  # before anything is looked for in it: where it cannot be made, that is what is said
         asks = self.ask_password if prompts.has_terminal() else None
         gateway = Gateway(home, network=self.network, ask_login=asks)
         click.get_current_context().call_on_close(gateway.close)

@@ -144,7 +144,12 @@ def _say_what_stays(leavings: Leavings) -> None:
 
 
 def _lines(session: Session, leavings: Leavings) -> list[str]:
-    lines = [f"{folder.path}: {len(folder.files)} files" for folder in leavings.folders]
+    lines = [
+        f"{folder.path}: {folder.files_there} files"
+        if folder.files_there
+        else f"{folder.path}: the tutorial's mark"
+        for folder in leavings.folders
+    ]
     for dataset in leavings.datasets:
         lines.append(f"{dataset.folder}: dataset {dataset.name}")
     lines += [f"{evaluation}: scores on one of these datasets" for evaluation in leavings.evaluations]

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medperf.errors import UsageError
-from medperf.files import locked, make_private_folder, naming, remove_abandoned, write_atomically
-from medperf.home import base_folder
+from medperf.files import locked, naming, remove_abandoned, write_atomically
+from medperf.home import base_folder, own_folder
 
 from .phantom import make_dataset
 
 FOLDER = "medperf_tutorial"
 DATASET = "mock_chexpert"
 _MARKER = ".medperf-tutorial.json"
+_NAMED_MOST = 5
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class TutorialFolder:
     path: Path
     files: tuple[Path, ...]
     is_whole: bool
+
+    @property
+    def files_there(self) -> int:
+        """How many of the files are still there."""
+        return sum((self.path / file).is_file() for file in self.files)
 
     @property
     def images(self) -> Path:
@@ -49,9 +55,9 @@ class TutorialFolder:
                 if not any(folder.iterdir()):
                     folder.rmdir()
         left = sorted(entry for entry in self.path.glob("*") if entry.name != _MARKER)
+        # Last: without its marker nothing would be known as the tutorial's any more. What is left is not.
+        (self.path / _MARKER).unlink(missing_ok=True)
         if not left:
-            # Last: without its marker nothing would be known as the tutorial's any more.
-            (self.path / _MARKER).unlink(missing_ok=True)
             with suppress(FileNotFoundError):
                 self.path.rmdir()
         return left
@@ -85,16 +91,13 @@ def make_folder(path: Path) -> TutorialFolder:
 
     What an interrupted making left is removed first; what a person has there, never.
     """
-    base = make_private_folder(base_folder())
+    base = own_folder(base_folder())
     with locked(base / "tutorial.lock", what="the tutorial's files", wait_seconds=60.0):
         _remove_unfinished(path)
         try:
             path.mkdir()
         except FileExistsError as error:
-            raise UsageError(
-                f"{path} is there already, and is not overwritten.",
-                hint="Use it as it is, remove it with `medperf tutorial clean`, or work in another folder.",
-            ) from error
+            raise _is_there(path) from error
         try:
             _mark(path, [], is_whole=False)
             with naming(path / DATASET):
@@ -105,6 +108,21 @@ def make_folder(path: Path) -> TutorialFolder:
             shutil.rmtree(path)
             raise
     return TutorialFolder(path.absolute(), tuple(files), is_whole=True)
+
+
+def _is_there(path: Path) -> UsageError:
+    if find_folder(path) is not None:
+        return UsageError(
+            f"{path} is there already, and is not overwritten.",
+            hint="Use it as it is, remove it with `medperf tutorial clean`, or work in another folder.",
+        )
+    holds = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    named = ", ".join([*holds[:_NAMED_MOST], *(["…"] if len(holds) > _NAMED_MOST else [])])
+    return UsageError(
+        f"{path} is there already, and is not overwritten: the tutorial did not make it"
+        + (f" or what it holds ({named})." if holds else "."),
+        hint="Move it elsewhere, or work in another folder.",
+    )
 
 
 def _remove_unfinished(path: Path) -> None:
