@@ -158,8 +158,8 @@ def working_in(folder: Path) -> list[str]:
         ("login", "(?i)password: ", "Interrupted: nothing was sent."),
         ("create", "prepare begins", "Interrupted. What was finished is kept"),
         ("submit", r"Register this dataset\? \[y/N\]: ", "Interrupted: nothing was sent."),
-        ("associate", "running the model", "Interrupted. What was finished is kept"),
-        ("run", "running the model", "Interrupted. What was finished is kept"),
+        ("associate", "infer begins", "Interrupted. What was finished is kept"),
+        ("run", "infer begins", "Interrupted. What was finished is kept"),
         ("result submit", r"It cannot be changed afterwards. \[y/N\]: ", "Interrupted: nothing was sent."),
     ],
 )
