@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
+from unittest.mock import patch
 
 from containers.small import write_tutorial
 from medperf_contracts.events import Event
@@ -34,11 +33,11 @@ def free_port() -> int:
 def seed_small(server: EmbeddedServer, folder: Path) -> None:
     """Seed a running server as the tutorial does, with small containers instead of the tutorial's."""
     store = Store(server.home)
+    running = store.running()
+    assert running is not None
     tutorial = write_tutorial(folder)
-    with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
-        operator = seed.Person(http, store.operator_token.read_text())
-        operator.post("server/seeding", {"demo": seed.DEMO})
-        seed._register(store, tutorial, seed._people(http, operator), {}, print)
+    with patch.object(seed, "files", lambda _package: tutorial):
+        seed.seed_data(store, running, {}, print)
 
 
 @contextmanager
