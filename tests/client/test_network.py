@@ -168,7 +168,7 @@ def test_a_proxy_that_lets_nothing_through_is_named_without_its_credentials(
     with Proxy({}, answers=[status] * 20) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url("eva:sesame"))
         began = time.monotonic()
-        with gateway_of(logged_in(f"https://{NAME}"), authority.file, bound_seconds=0.5) as gateway:
+        with gateway_of(logged_in(f"https://{NAME}"), authority.file, bound_seconds=3.0) as gateway:
             asking = {
                 "gateway": lambda: gateway.get("/benchmarks/1", BenchmarkView),
                 "asset": lambda: fetched(gateway, f"https://{NAME}/assets/a.tar.gz"),
@@ -177,7 +177,7 @@ def test_a_proxy_that_lets_nothing_through_is_named_without_its_credentials(
                 asking[what]()
         # What may pass is tried again within the bound; what cannot is said at once.
         assert (len(proxy.heads) > 1) == (status == 502)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
         assert "NO_PROXY" in raised.value.hint
         assert "sesame" not in str(raised.value) + raised.value.hint
         assert "eva" not in str(raised.value) + raised.value.hint
