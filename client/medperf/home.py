@@ -165,6 +165,10 @@ class Home:
 
     def tidy(self) -> None:
         """Remove what commands that were killed left half-written."""
+        try:
+            self.root.lstat()
+        except OSError:  # nothing is there, or nothing can be: whoever needs the folder says why
+            return
         remove_abandoned(self.root)
         for pattern in _WRITTEN_IN:
             for folder in self.root.glob(pattern):

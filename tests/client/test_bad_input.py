@@ -312,7 +312,7 @@ def test_a_read_only_data_folder_is_enough(plain_user: PlainUser) -> None:
 
 
 def test_a_local_folder_that_cannot_be_written_is_named(plain_user: PlainUser) -> None:
-    (local,) = (plain_user.folder / "home" / "medperf").iterdir()
+    (local,) = (place for place in (plain_user.folder / "home" / "medperf").iterdir() if place.is_dir())
     for path in (local / "datasets", local / "runs", local):
         path.mkdir(exist_ok=True)
         path.chmod(0o500)

@@ -14,7 +14,7 @@ from medperf.cli.engines import How, make_engines
 from medperf.cli.main import cli
 from medperf.cli.session import Session
 from medperf.engines.choice import Engines, Platform, Runnable
-from medperf.errors import ContainerFailed, EngineUnavailable, IntegrityError, NotConfirmed
+from medperf.errors import ContainerFailed, EngineUnavailable, IntegrityError, NotConfirmed, UsageError
 from medperf.manifest import parse_mlcube
 
 NAME = "medperf-test/chosen:1.0"
@@ -151,7 +151,8 @@ def test_no_error_of_these_is_taken_for_the_containers_own() -> None:
 
 
 @pytest.fixture
-def session(home_folder: Path) -> Session:
+def session(home_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.delenv("MEDPERF_PLATFORM", raising=False)
     return Session()
 
 
@@ -176,6 +177,20 @@ def test_a_platform_that_is_given_is_remembered(begin: Begin) -> None:
     assert begin("sandbox").platform is Platform.SANDBOX
     assert begin(None).platform is Platform.SANDBOX
     assert begin("auto").platform is Platform.AUTO
+
+
+def test_the_environment_goes_before_what_is_remembered_and_is_not_remembered(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin("docker")
+    monkeypatch.setenv("MEDPERF_PLATFORM", "sandbox")
+    assert begin(None).platform is Platform.SANDBOX
+    assert begin("auto").platform is Platform.AUTO
+    monkeypatch.delenv("MEDPERF_PLATFORM")
+    assert begin(None).platform is Platform.AUTO
+    monkeypatch.setenv("MEDPERF_PLATFORM", "podman")
+    with pytest.raises(UsageError, match="podman"):
+        begin(None)
 
 
 @pytest.mark.usefixtures("no_docker")

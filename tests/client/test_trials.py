@@ -34,6 +34,7 @@ NOBODY = "http://127.0.0.1:9"
 def bench(home_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with three containers and raw data, on a machine whose server is not there."""
     monkeypatch.setenv("MEDPERF_SERVER", NOBODY)
+    monkeypatch.setenv("MEDPERF_PLATFORM", "sandbox")
     here = Path.cwd()
     for role in Role:
         write_container(here / role, role)

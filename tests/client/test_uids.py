@@ -50,7 +50,7 @@ def test_a_server_uid_that_is_not_here_is_no_beginning_of_another_datasets_uid(h
     third = local_dataset(home, "3", server_id=2)
     with pytest.raises(UsageError, match="has the server UID 3") as refused:
         find_dataset(home, "3")
-    assert "ten digits" in refused.value.hint
+    assert "ten digits" in str(refused.value)
     assert find_dataset(home, "2") == third
     assert find_dataset(home, "3" * 10) == third
 

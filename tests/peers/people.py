@@ -41,7 +41,11 @@ class Person:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        return {"MEDPERF_HOME": str(self.machine / "home"), "MEDPERF_SERVER": self.server_url}
+        return {
+            "MEDPERF_HOME": str(self.machine / "home"),
+            "MEDPERF_SERVER": self.server_url,
+            "MEDPERF_PLATFORM": "sandbox",
+        }
 
     def try_to(self, *arguments: object) -> str:
         """Type a command without a terminal; what it printed. `code` and `said` hold the rest."""

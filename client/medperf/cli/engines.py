@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -96,11 +97,23 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
             "--platform",
             type=click.Choice(PLATFORMS),
             help="What runs containers: docker, sandbox, or auto, which takes docker where it has the registered"
-            " image. Remembered.",
+            " image. Remembered; MEDPERF_PLATFORM goes before what is remembered.",
         ),
     ):
         wrapped = option(wrapped)
     return wrapped
+
+
+def _named_by_environment() -> str | None:
+    """The platform that `MEDPERF_PLATFORM` names: for this environment, so that it is not remembered."""
+    from medperf.errors import UsageError
+
+    named = os.environ.get("MEDPERF_PLATFORM")
+    if named and named not in PLATFORMS:
+        raise UsageError(
+            f"MEDPERF_PLATFORM is {named!r}, which is no platform.", hint=f"Set it to {', '.join(PLATFORMS)}."
+        )
+    return named or None
 
 
 def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> Engines:
@@ -110,6 +123,7 @@ def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> 
 
     file = session.home.preferences
     preferences = Preferences.load(file)
+    platform = how.platform or _named_by_environment() or preferences.platform
     if how.platform is not None and how.platform != preferences.platform:
         preferences = preferences.model_copy(update={"platform": how.platform})
         preferences.save(file)
@@ -125,7 +139,7 @@ def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> 
     if how.root_is_writable:
         confirm(_WRITABLE_ROOT_QUESTION, yes=session.yes)
     engines = Engines(
-        platform=Platform(preferences.platform),
+        platform=Platform(platform),
         home=session.home.root,
         packages_root=session.home.environments,
         agree=agree,

@@ -162,7 +162,7 @@ class Engine(Protocol):
 _LIMIT_HINTS = {
     Cause.TIME_LIMIT: (
         "ran longer than its limit of {limits.wall_seconds:,.0f} s",
-        "Give it more with --time_limit SECONDS if the container is known to need it, else tell its owner.",
+        "Give it more time with --time_limit SECONDS if the container is known to need it, else tell its owner.",
     ),
     Cause.OUT_OF_MEMORY: (
         "used more memory than its limit of {limits.memory_bytes:,} bytes",

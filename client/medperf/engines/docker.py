@@ -21,6 +21,7 @@ from medperf.engines.logs import RunLog, last_lines
 from medperf.engines.machine import read_caller
 from medperf.engines.outputs import take_over
 from medperf.engines.stream import Stream
+from medperf.engines.tree import ProcessTree
 from medperf.engines.watch import Watch
 from medperf.errors import EngineUnavailable
 
@@ -33,6 +34,8 @@ _ANSWER_SECONDS = 60
 # After SIGKILL the kernel needs moments; longer than this is an engine in trouble, not a container.
 _END_SECONDS = 30.0
 _LEAST_WAIT_SECONDS = 0.02
+# Above what any kernel gives.
+_NO_PROCESS = 2**22 + 1
 # Asking for the size of a container's own layer makes the engine walk through it.
 _LAYER_LOOK_SECONDS = 5.0
 _START = "Start it (Debian, Ubuntu: `sudo systemctl start docker`), or ask to be let in (the group `docker`)."
@@ -132,7 +135,9 @@ class DockerEngine:
                 self._take_outputs(spec)
                 raise
         look = self._layer_watch(container, confinement)
-        watch = Watch(spec.limits, spec.outputs(), look)
+        # Where the engine is in another process namespace, nothing is seen of it, and nothing counted.
+        tree = ProcessTree(_first_process(container), confinement.memory_folders)
+        watch = Watch(spec.limits, spec.outputs(), look, tree.nameless_bytes)
         self._runs[spec.run_id] = _Run(spec, container, output, log, watch, began)
 
     def find(self, run_id: str) -> State | None:
@@ -363,6 +368,14 @@ def _outcome(run: _Run, state: dict[str, Any]) -> Outcome:
     was_stopped = cause is not None and cause is not Cause.OUT_OF_MEMORY
     seconds = time.monotonic() - run.watch.started
     return Outcome(cause or Cause.EXIT_CODE, None if was_stopped else code, seconds, advice)
+
+
+def _first_process(container: Container) -> int:
+    """The container's first process as this machine numbers it; one that nobody has once it has ended."""
+    with suppress(EngineUnavailable), _answering():
+        container.reload()
+        return int(container.attrs["State"]["Pid"]) or _NO_PROCESS
+    return _NO_PROCESS
 
 
 def _is_running(container: Container) -> bool:

@@ -1,4 +1,4 @@
-"""Attacks on the limits of output and memory from inside real sandboxes: what a plain look at folders misses."""
+"""Attacks on the limits of output and memory from inside real containers: what a plain look at folders misses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ from containers.attack import AS_ROOT, CALLERS, MIB, Client, make_client
 
 OUTPUT = {"output_bytes": 10 * MIB, "tmp_bytes": MIB, "wall_seconds": 20}
 MEMORY = {"memory_bytes": 150 * MIB, "wall_seconds": 10}
-
-
-@pytest.fixture(params=CALLERS)
-def client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
-    with make_client("sandbox", request.param, library) as made:
-        yield made
 
 
 @pytest.fixture
@@ -64,7 +58,11 @@ def test_files_that_never_had_a_name_count_in_a_thread_with_descriptors_of_its_o
         """
         import threading
         def hoard():
-            call(libc.unshare(0x400))  # CLONE_FILES: what it opens is in no list of the process's
+            try:
+                call(libc.unshare(0x400))  # CLONE_FILES: what it opens is in no list of the process's
+            except OSError:
+                print("unshare=refused")
+                return
             for _ in range(60):
                 file = os.open("/mlcube_io1", os.O_TMPFILE | os.O_WRONLY)
                 os.write(file, bytes(1024 * 1024))
@@ -75,6 +73,9 @@ def test_files_that_never_had_a_name_count_in_a_thread_with_descriptors_of_its_o
         """,
         limits=OUTPUT,
     )
+    if client.engine == "docker" and ran.answers:  # its own filter of system calls was first
+        assert ran.answers == {"unshare": "refused"}
+        return
     assert (ran.cause, ran.answers) == ("output_limit", {})
 
 
