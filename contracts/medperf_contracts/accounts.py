@@ -9,8 +9,9 @@ from pydantic import Field, StringConstraints
 
 from .values import Body, Id, Instant, ThingView, Username, View
 
-# 1 KiB: argon2id hashes any length, but a bound keeps one request from costing more than another.
-Password = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+# argon2id hashes any length, but a bound keeps one request from costing more than another.
+PASSWORD_LENGTH_MOST = 1024
+Password = Annotated[str, StringConstraints(min_length=1, max_length=PASSWORD_LENGTH_MOST)]
 RefreshToken = Annotated[str, StringConstraints(min_length=20, max_length=256)]
 
 

@@ -15,7 +15,7 @@ class Envelope(BaseModel):
     Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     specversion: Literal["1.0"] = "1.0"
     id: UUID
@@ -27,8 +27,3 @@ class Envelope(BaseModel):
     aggregateversion: Annotated[int, Field(ge=1)]
     traceparent: str | None = None
     data: dict[str, JsonValue]
-
-    @property
-    def thing_id(self) -> int:
-        """The ID in `subject`."""
-        return int(self.subject.partition("/")[2])

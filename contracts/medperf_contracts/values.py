@@ -108,7 +108,10 @@ class ThingView(View):
 
 
 class State(StrEnum):
-    """DEVELOPMENT may change; OPERATION no longer changes what it means."""
+    """DEVELOPMENT: its owner tries it out; OPERATION: others may use it. What it means changes in neither.
+
+    Hashes and parts are fixed at registration; texts, URLs and the validity flag may change.
+    """
 
     DEVELOPMENT = "DEVELOPMENT"
     OPERATION = "OPERATION"

@@ -21,7 +21,7 @@ from medperf_contracts.accounts import (
 from medperf_contracts.paging import Page
 from medperf_contracts.values import Id, Username
 from services.kernel.errors import ChangedMeanwhile, NoSuchThing, NotAllowed
-from services.kernel.http import CallerParam, SessionParam, new_router, refusals, shown
+from services.kernel.http import CallerParam, PreparedParam, SessionParam, new_router, refusals, shown
 from services.kernel.idempotency import IdempotencyKeyReused, InProgress
 from services.kernel.paging import PageParam
 from services.kernel.service import Service
@@ -107,9 +107,11 @@ async def log_out(body: Refresh, caller: CallerParam, session: SessionParam) -> 
     status_code=201,
     responses=refusals(NotAllowed, UserExists, PasswordTooShort, IdempotencyKeyReused, InProgress),
 )
-async def create_user(body: NewUser, session: SessionParam, response: Response) -> UserView:
+async def create_user(
+    body: NewUser, password_hash: PreparedParam, session: SessionParam, response: Response
+) -> UserView:
     """Make an account; only the operator can."""
-    user = await commands.create_user(session, body)
+    user = await commands.create_user(session, body, password_hash)
     return shown(response, await queries.view_of(user), "user")
 
 
@@ -132,9 +134,11 @@ async def view_me(caller: CallerParam, session: SessionParam, response: Response
     status_code=204,
     responses=refusals(WrongCredentials, AccountDisabled, PasswordTooShort, IdempotencyKeyReused, InProgress),
 )
-async def change_password(body: PasswordChange, caller: CallerParam, session: SessionParam) -> None:
+async def change_password(
+    body: PasswordChange, new_hash: PreparedParam, caller: CallerParam, session: SessionParam
+) -> None:
     """Replace the caller's own password; their other logins end."""
-    await commands.change_password(session, caller, body)
+    await commands.change_password(session, caller, body, new_hash)
 
 
 _REFUSALS = (NotAllowed, NoSuchThing, ChangedMeanwhile, IdempotencyKeyReused, InProgress)
@@ -160,10 +164,15 @@ async def make_admin(user_id: UserIdParam, session: SessionParam, response: Resp
 
 @router.post("/api/v1/users/{user_id}/set-password", responses=refusals(*_REFUSALS, PasswordTooShort))
 async def set_password(
-    user_id: UserIdParam, body: NewPassword, session: SessionParam, response: Response
+    user_id: UserIdParam,
+    body: NewPassword,
+    password_hash: PreparedParam,
+    session: SessionParam,
+    response: Response,
 ) -> UserView:
     """Give an account another password; its logins end."""
-    return await _changed(session, response, await commands.set_password(session, user_id, body.password))
+    user = await commands.set_password(session, user_id, body.password, password_hash)
+    return await _changed(session, response, user)
 
 
 async def _changed(session: AsyncSession, response: Response, user: User) -> UserView:

@@ -7,10 +7,16 @@ from services.kernel.service import Definition
 
 from .api import router
 from .tables import metadata
+from .tokens import hash_of_password_in
 
 DEFINITION = Definition(
     name="accounts",
     title="MedPerf accounts",
     metadata=metadata,
     routers=(router, router_of("accounts")),
+    preparations={
+        "POST /api/v1/users": hash_of_password_in("password"),
+        "POST /api/v1/users/{user_id}/set-password": hash_of_password_in("password"),
+        "POST /api/v1/users/me/password": hash_of_password_in("new_password"),
+    },
 )

@@ -1,7 +1,8 @@
 """What can be done with accounts.
 
 Login and refresh run their own short transactions: checking a password takes some 50 ms, for which no login may
-hold up another, and a refresh token that was copied must end its login although the request is refused.
+hold up another, and a refresh token that was copied must end its login although the request is refused. A new
+password comes with its hash, which was made before the transaction was opened.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from services.kernel.errors import NoSuchThing
 from . import tokens
 from .domain import LOGIN_LASTS, Login, Store, User
 from .errors import LoginEnded, UserExists, WrongCredentials
-from .tables import logins, users
-
-STORE_ROW = 1
+from .tables import STORE_ROW, logins, users
 
 
 async def create_store(session: AsyncSession) -> Store:
@@ -43,7 +42,7 @@ async def mark_seeded(session: AsyncSession, body: Seeding, *, is_embedded: bool
     return store
 
 
-async def create_user(session: AsyncSession, body: NewUser) -> User:
+async def create_user(session: AsyncSession, body: NewUser, password_hash: str) -> User:
     """Make an account."""
     (await session.get_one(Store, STORE_ROW)).check_new_password(body.password)
     refusal = UserExists(f"There is a user '{body.username}' already.")
@@ -51,7 +50,7 @@ async def create_user(session: AsyncSession, body: NewUser) -> User:
         raise refusal
     user = User(
         username=body.username,
-        password_hash=await tokens.hash_password(body.password),
+        password_hash=password_hash,
         is_admin=body.is_admin,
         created_at=await clock.now(session),
     )
@@ -86,16 +85,16 @@ async def make_admin(session: AsyncSession, user_id: int) -> User:
     return user
 
 
-async def set_password(session: AsyncSession, user_id: int, password: str) -> User:
+async def set_password(session: AsyncSession, user_id: int, password: str, password_hash: str) -> User:
     """Give an account another password and end its logins."""
     (await session.get_one(Store, STORE_ROW)).check_new_password(password)
     user = await _user_to_change(session, user_id)
-    user.set_password(await tokens.hash_password(password))
+    user.set_password(password_hash)
     await _end_logins(session, user.id)
     return user
 
 
-async def change_password(session: AsyncSession, caller: Caller, body: PasswordChange) -> None:
+async def change_password(session: AsyncSession, caller: Caller, body: PasswordChange, new_hash: str) -> None:
     """Replace the caller's own password and end their logins but the one that they changed it from."""
     user = await session.get(User, caller.user_id, with_for_update=True)
     if user is None:
@@ -104,7 +103,7 @@ async def change_password(session: AsyncSession, caller: Caller, body: PasswordC
     if not await tokens.verify_password(body.old_password, user.password_hash):
         raise WrongCredentials("The old password is wrong.", hint="Type the password that you log in with now.")
     (await session.get_one(Store, STORE_ROW)).check_new_password(body.new_password)
-    user.set_password(await tokens.hash_password(body.new_password))
+    user.set_password(new_hash)
     await _end_logins(session, user.id, but=tokens.login_of(body.refresh_token))
 
 

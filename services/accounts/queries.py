@@ -12,9 +12,8 @@ from services.kernel import clock
 from services.kernel.auth import TokenInvalid
 from services.kernel.paging import PageRequest, page
 
-from .commands import STORE_ROW
 from .domain import Store, User
-from .tables import users
+from .tables import STORE_ROW, users
 
 
 async def server(session: AsyncSession, *, is_embedded: bool) -> ServerView:

@@ -46,6 +46,9 @@ store = Table(
     Column("created_at", Instant, nullable=False),
 )
 
+# The store's identity is one row.
+STORE_ROW = 1
+
 _mapping = registry(metadata=metadata)
 _mapping.map_imperatively(User, users, version_id_col=users.c.version)
 _mapping.map_imperatively(Login, logins, version_id_col=logins.c.version)

@@ -8,9 +8,11 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from argon2 import PasswordHasher
@@ -18,6 +20,7 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from joserfc import jwt
 from joserfc.jwk import KeySet, OKPKey
 
+from medperf_contracts.accounts import PASSWORD_LENGTH_MOST
 from services.kernel.auth import ALGORITHM, AUDIENCE, ISSUER
 
 from .domain import User
@@ -35,6 +38,18 @@ async def hash_password(password: str) -> str:
     """The argon2id hash of a password, made outside the event loop."""
     async with _hashing:
         return await asyncio.to_thread(_hasher.hash, password)
+
+
+def hash_of_password_in(name: str) -> Callable[[Any], Awaitable[str | None]]:
+    """Hashes the password that a request's document has under `name`; one that its schema refuses has no hash."""
+
+    async def hash_it(document: Any) -> str | None:
+        password = document.get(name) if isinstance(document, dict) else None
+        if not isinstance(password, str) or len(password) > PASSWORD_LENGTH_MOST:
+            return None
+        return await hash_password(password)
+
+    return hash_it
 
 
 async def verify_password(password: str, password_hash: str | None) -> bool:

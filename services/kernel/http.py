@@ -125,6 +125,8 @@ async def _command(request: Request, service: Service, caller: Caller, endpoint:
         key=key,
         body_hash=await idempotency.hash_body(document, key=key, has_password=endpoint in PASSWORD_BODIES),
     )
+    prepare = service.definition.preparations.get(endpoint)
+    request.state.prepared = await prepare(document) if prepare else None
     async with service.keys_at_work.hold(claim), service.database.write() as session:
         answered = await idempotency.take(session, claim)
         if answered is not None:
@@ -211,6 +213,10 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
+def _prepared(request: Request) -> Any:
+    return request.state.prepared
+
+
 def _expected_version(
     if_match: Annotated[str | None, Header(description='The version that is changed, such as "3"')] = None,
 ) -> int:
@@ -221,6 +227,7 @@ def _expected_version(
 
 SessionParam = Annotated[AsyncSession, Depends(_session)]
 CallerParam = Annotated[Caller, Depends(_caller)]
+PreparedParam = Annotated[Any, Depends(_prepared)]
 ExpectedVersionParam = Annotated[int, Depends(_expected_version)]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import APIRouter
 from joserfc.jwk import KeySet
@@ -32,6 +33,8 @@ class Definition:
     consumers: Sequence[Consumer] = ()
     copies: Mapping[str, Table] = field(default_factory=dict)
     """The tables in which it keeps other services' things, by kind."""
+    preparations: Mapping[str, Callable[[Any], Awaitable[Any]]] = field(default_factory=dict)
+    """By endpoint: slow work on its document, done before its transaction is opened, for `PreparedParam`."""
 
 
 class Service:

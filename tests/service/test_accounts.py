@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,10 +16,11 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from argon2 import PasswordHasher
 from httpx import Response
 from joserfc import jwt
 from joserfc.jwk import KeySet
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -38,6 +40,8 @@ from services.kernel.tables import KERNEL, idempotency_key
 
 SERVER, AUTH, USERS = "/api/v1/server", "/api/v1/auth", "/api/v1/users"
 ADA = {"username": "ada", "password": "a long password"}
+# Several times the work of the real one, so that what it holds up stands out.
+SLOW_HASHER = PasswordHasher(time_cost=20)
 
 
 @pytest.fixture
@@ -281,11 +285,48 @@ def test_a_name_that_is_taken_at_this_very_moment_is_refused_like_one_that_was(p
         async with peer.service.database.write() as session:
             twin = {"username": "ada", "password_hash": "x", "is_admin": False}
             session.add(User(**twin, created_at=await clock.now(session)))
-            await commands.create_user(session, NewUser.model_validate(ADA))
+            await commands.create_user(session, NewUser.model_validate(ADA), "its hash")
 
     with pytest.raises(UserExists):
         peer.run(make_two())
     assert count(peer, users) == 0
+
+
+def test_hashing_a_new_password_holds_up_no_other_change(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_hasher", SLOW_HASHER)
+    created, longest = peer.run(work_beside(peer, peer.send("POST", USERS, ADA, token=OPERATOR_TOKEN)))
+    path, new = f"{USERS}/{done(created, 201)['id']}/set-password", {"password": "another password"}
+    changed, longest_of_change = peer.run(work_beside(peer, peer.send("POST", path, new, token=OPERATOR_TOKEN)))
+    done(changed)
+    assert max(longest, longest_of_change) < 0.5, "of a hash: how long another change waited"
+    done(peer.call("POST", f"{AUTH}/login", ADA | new))
+
+
+def test_a_login_holds_up_nothing_else_in_the_process(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password takes a core for a while: on the event loop, every request of every service would stand still."""
+    monkeypatch.setattr(tokens, "_hasher", SLOW_HASHER)
+    done(as_operator(peer, "POST", USERS, ADA), 201)
+    for password, status in ((ADA["password"], 200), ("a wrong password", 401)):
+        login = peer.send("POST", f"{AUTH}/login", ADA | {"password": password})
+        answer, longest = peer.run(work_beside(peer, login))
+        assert answer.status_code == status
+        assert longest < 0.5, "of a hash: how long the process stood still"
+
+
+async def work_beside(peer: Peer, asked: Coroutine[Any, Any, Response]) -> tuple[Response, float]:
+    """The answer, and how long other changes had to wait meanwhile: the longest, as a part of one hash's time."""
+    began = time.monotonic()
+    await asyncio.to_thread(SLOW_HASHER.hash, "any")
+    hash_seconds = time.monotonic() - began
+    asking = asyncio.create_task(asked)
+    longest, before = 0.0, time.monotonic()
+    while not asking.done():
+        async with peer.service.database.write() as session:
+            await session.execute(text("SELECT 1"))
+        await asyncio.sleep(0.005)
+        now = time.monotonic()
+        longest, before = max(longest, now - before), now
+    return await asking, longest / hash_seconds
 
 
 def test_a_time_without_a_zone_is_not_stored(peer: Peer) -> None:

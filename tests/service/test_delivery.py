@@ -620,9 +620,9 @@ def test_events_are_published_oldest_first_and_so_many_at_once(
     bus = Recorder()
     sender = Relay(recorded.service.database, bus)
     recorded.run(sender.publish_waiting())
-    assert [envelope.thing_id for envelope in bus.published] == [1, 2]
+    assert [envelope.data["id"] for envelope in bus.published] == [1, 2]
     recorded.run(sender.publish_waiting())
-    assert [envelope.thing_id for envelope in bus.published] == [1, 2, 3]
+    assert [envelope.data["id"] for envelope in bus.published] == [1, 2, 3]
 
 
 def test_the_relay_wakes_at_the_commit(peer: Peer) -> None:
@@ -654,7 +654,7 @@ def test_an_unreliable_bus_disturbs_and_still_everything_has_its_effect_once(pee
     received: list[int] = []
 
     async def receive(envelope: Envelope) -> None:
-        received.append(envelope.thing_id)
+        received.append(envelope.data["id"])
         await ledger.queue.receive(envelope)
 
     bus = UnreliableBus(seed=7)
@@ -678,7 +678,7 @@ def _disturbed(peer: Peer, **kinds: float) -> tuple[list[int], int, float]:
     received: list[int] = []
 
     async def receive(envelope: Envelope) -> None:
-        received.append(envelope.thing_id)
+        received.append(envelope.data["id"])
 
     class Disturbed(UnreliableBus):
         LOST_CONFIRM = kinds.get("lost_confirm", 0.0)
