@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
+
+# A shell's background job inherits an ignored SIGINT, and would hand it on to each command that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SITE_DATA = "MEDPERF_SITE_DATA"
 ENGINE = "MEDPERF_TEST_ENGINE"

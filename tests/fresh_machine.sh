@@ -15,7 +15,10 @@ mirror=$(sed -n 's/^URIs: *//p; s/^deb \([^ ]*\) .*/\1/p' /etc/apt/sources.list.
 if [ ! -d "$root/usr" ]; then
     mkdir -p "$root"
     debootstrap --variant=minbase --include=python3,python3-venv,git,make,ca-certificates bookworm "$root" "$mirror" >"$work/debootstrap.log"
-    cp -a /etc/apt/sources.list.d/debian.sources "$root/etc/apt/sources.list.d/" 2>/dev/null || true
+    # debootstrap wrote the same source into sources.list: apt warns of one that it reads twice.
+    if cp -a /etc/apt/sources.list.d/debian.sources "$root/etc/apt/sources.list.d/" 2>/dev/null; then
+        : >"$root/etc/apt/sources.list"
+    fi
     cp -a /usr/local/share/ca-certificates/. "$root/usr/local/share/ca-certificates/" 2>/dev/null || true
     cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
     [ -f /etc/pip.conf ] && cp /etc/pip.conf "$root/etc/pip.conf"

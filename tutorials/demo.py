@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -66,5 +67,18 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def run() -> int:
+    """The demo; Ctrl-C, or a reader that has had enough, ends it as any command, with nothing left behind."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted: what the demo started is stopped.\n")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Nobody reads any more: not even the interpreter's last flush may write there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

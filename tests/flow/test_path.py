@@ -94,10 +94,11 @@ def test_the_path_is_the_same_with_deliveries_duplicated_delayed_and_reordered(
     assert "handled_before" in outcomes, "the disorder was real"
 
 
+@pytest.mark.parametrize("options", [(), ("--disorder", str(DISORDER_SEED))], ids=["in order", "in disorder"])
 def test_the_server_stopped_and_started_between_any_two_steps_changes_nothing(
-    start_server: StartServer, site_of: Callable[[EmbeddedServer], Site]
+    start_server: StartServer, site_of: Callable[[EmbeddedServer], Site], options: tuple[str, ...]
 ) -> None:
-    server = start_server()
+    server = start_server(*options)
     site = site_of(server)
     for step in data_owner_path():
         assert server.stop() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,9 @@ def test_what_a_distribution_needs_is_what_is_locked(name: str) -> None:
     both = (ROOT / "requirements" / "dev.txt").read_text()
     for line in re.findall(r"^\S+==\S+", locked, re.MULTILINE):
         assert line in both, f"{line} is not what the development environment has"
+
+
+def test_commands_that_tests_interrupt_can_be_interrupted_where_the_suite_runs_in_the_background() -> None:
+    code = "import conftest, subprocess, sys; sys.exit(subprocess.call(['sh', '-c', 'kill -INT $$; exit 3']))"
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, code]
+    assert subprocess.run(ignoring, cwd=ROOT / "tests", check=False).returncode != 3
