@@ -246,7 +246,7 @@ def _refuse_link_of_another(known: list[LocalDataset], server_id: int) -> None:
             raise UsageError(
                 f"Dataset {server_id} was registered by somebody else who logged in on this machine.",
                 hint="`medperf auth status` shows who you are: log in as that person, or register the data as"
-                f" yours: `medperf dataset submit --data_uid {dataset.generated_uid[:8]}`.",
+                f" yours: `medperf dataset submit --data_uid {uid_to_type(dataset)}`.",
             )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from client.conftest import Serve
 from medperf.cli.main import run
-from medperf.datasets import LocalDataset, find_dataset, is_server_id, uid_to_type
+from medperf.datasets import Link, LocalDataset, find_dataset, is_server_id, uid_to_type
 from medperf.errors import UsageError
 from medperf.home import Home
 from medperf.identity import hash_folders, records_to_json
@@ -105,6 +105,13 @@ def test_the_hint_for_a_dataset_that_is_not_submitted_can_be_typed(
     local_dataset(home, "3")
     assert run(["dataset", "associate", "-b", "1", "-d", "3" * 10, "-y"]) == 2
     assert "medperf dataset submit --data_uid 3333333333\n" in capsys.readouterr().err
+
+
+def test_the_hint_for_another_persons_dataset_can_be_typed(home: Home) -> None:
+    local_dataset(home, "3", links_of_others=(Link(server_id=9, owner_id=8),))
+    with pytest.raises(UsageError, match="registered by somebody else") as refused:
+        find_dataset(home, "9")
+    assert "--data_uid 3333333333`" in refused.value.hint
 
 
 def test_what_the_server_says_of_data_that_was_registered_before_stands_here_too(
