@@ -25,7 +25,7 @@ from medperf.identity import (
 )
 from medperf_contracts.registry import DatasetView, NewDataset
 
-_RECORD = "dataset.yaml"
+RECORD = "dataset.yaml"
 RECORDS = "records.json"
 _LOCKS = ".locks"
 # Statistics are at most a megabyte; the rest is a few lines.
@@ -152,7 +152,7 @@ class LocalDataset(BaseModel):
 
     def save(self) -> None:
         """Write the record, whole or not at all."""
-        write_atomically(self.folder / _RECORD, safe_yaml.dump(self.model_dump(mode="json")))
+        write_atomically(self.folder / RECORD, safe_yaml.dump(self.model_dump(mode="json")))
 
 
 def local_datasets(
@@ -272,7 +272,7 @@ def read_dataset(home: Home, folder: Path) -> LocalDataset:
 
     IntegrityError where its record cannot be read.
     """
-    file = folder / _RECORD
+    file = folder / RECORD
     try:
         record = safe_yaml.load(
             file.read_bytes(), what=str(file), limit_bytes=_RECORD_LIMIT_BYTES, error=IntegrityError

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from medperf.datasets import LocalDataset, alone_with, local_datasets
+from medperf.datasets import RECORD, LocalDataset, alone_with, local_datasets
 from medperf.errors import Busy, IntegrityError
 from medperf.evaluation import find_evaluation
 from medperf.home import Home
@@ -24,6 +24,10 @@ _KEPT_BY_COMMANDS = frozenset(
         *("credentials.json", "credentials.lock", "left-over.lock", "seen.json", "seen.lock"),
     }
 )
+
+
+# In a server's local folder from the moment on when all of it is being removed. Hidden: nobody made it.
+_BEGUN = ".tutorial-clean"
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,18 @@ class Leavings:
     login: Path | None
     strangers: tuple[Path, ...]
     orphans: tuple[LocalDataset, ...]
+    # Whether a removal of all of it was begun before, and cut off.
+    was_begun: bool = False
 
     @property
     def is_all(self) -> bool:
         """Whether nothing else is in the server's local folder, which then goes whole."""
-        return bool(self.datasets) and not self.strangers
+        return (bool(self.datasets) or self.was_begun) and not self.strangers
 
     @property
     def is_nothing(self) -> bool:
         """Whether nothing of the tutorial's is here, so that nothing is removed."""
-        return not (self.folders or self.datasets)
+        return not (self.folders or self.datasets or self.is_all)
 
 
 def find_leavings(home: Home, here: Path) -> Leavings:
@@ -62,6 +68,8 @@ def find_leavings(home: Home, here: Path) -> Leavings:
     if not home.root.is_dir():
         folder = find_folder(here)
         return Leavings((folder,) if folder else (), (), (), (), (), (), None, (), ())
+    # The mark goes last, and the folder itself after it. Looked at first: what follows makes folders there.
+    was_begun = (home.root / _BEGUN).exists() or not any(home.root.iterdir())
     datasets = local_datasets(home, on_damaged=lambda *_: None)
     candidates = {here.absolute(), *(_made_from(dataset) for dataset in datasets)}
     folders = [folder for folder in map(find_folder, sorted(candidates)) if folder is not None]
@@ -89,6 +97,7 @@ def find_leavings(home: Home, here: Path) -> Leavings:
         login=home.credentials if mine and home.credentials.exists() else None,
         strangers=tuple(it for it in _made_by_persons(home) if it not in known),
         orphans=tuple(it for it in datasets if it not in mine and not _made_from(it).exists() and _looks_made(it)),
+        was_begun=was_begun,
     )
 
 
@@ -104,8 +113,9 @@ def _made_by_persons(home: Home) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, but for what commands hide there: locks, and what is not whole yet."""
-    return sorted(entry for entry in folder.glob("*") if not entry.name.startswith("."))
+    """What is in a folder, but for what commands hide there (locks, what is not whole yet) and empty folders."""
+    shown = (entry for entry in folder.glob("*") if not entry.name.startswith("."))
+    return sorted(entry for entry in shown if not entry.is_dir() or any(entry.iterdir()))
 
 
 def remove(home: Home, leavings: Leavings) -> list[Path]:
@@ -125,6 +135,8 @@ def remove(home: Home, leavings: Leavings) -> list[Path]:
 
 
 def _remove_local(home: Home, leavings: Leavings) -> None:
+    if leavings.is_all:
+        (home.root / _BEGUN).touch()
     for result in leavings.results:
         forget_result(home, result)
     for folder in (*leavings.evaluations, *(home.runs / run_id for run_id in leavings.run_ids), *leavings.caches):
@@ -133,10 +145,9 @@ def _remove_local(home: Home, leavings: Leavings) -> None:
     if leavings.login is not None:
         leavings.login.unlink(missing_ok=True)
     for dataset in leavings.datasets:
-        for part in (dataset.data, dataset.labels, dataset.folder):
-            _remove_tree(part)
+        _remove_but_last(dataset.folder, RECORD)
     if leavings.is_all:
-        _remove_tree(home.root)
+        _remove_but_last(home.root, _BEGUN)
 
 
 def _remove_tree(folder: Path) -> None:
@@ -144,6 +155,17 @@ def _remove_tree(folder: Path) -> None:
     while folder.exists():
         with suppress(FileNotFoundError):
             shutil.rmtree(folder)
+
+
+def _remove_but_last(folder: Path, name: str) -> None:
+    """Remove a folder, the file that tells whose it is after all else in it."""
+    for entry in list(folder.iterdir()):
+        if entry.is_dir():
+            _remove_tree(entry)
+        elif entry.name != name:
+            entry.unlink(missing_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    _remove_tree(folder)
 
 
 def _check_idle(home: Home) -> None:
