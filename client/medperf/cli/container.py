@@ -42,15 +42,19 @@ def ls(session: Session, mine: bool, name: str | None, state: str | None, as_jso
     """List containers. A model is a container in that role: its UID is the container's."""
     from medperf_contracts.registry import ContainerView
 
-    columns = [
-        Column[ContainerView]("UID", lambda it: it.id),
-        Column[ContainerView]("Name", lambda it: it.name),
-        Column[ContainerView]("Owner", lambda it: it.owner_name),
-        Column[ContainerView]("State", lambda it: it.state),
-        Column[ContainerView]("Valid", lambda it: it.is_valid),
-    ]
     found = session.gateway.items("/containers", ContainerView, owner=owner_filter(mine), name=name, state=state)
-    print_list(found, columns, as_json_text=as_json_text, if_empty="There are no such containers.")
+    print_list(found, container_columns(), as_json_text=as_json_text, if_empty="There are no such containers.")
+
+
+def container_columns() -> list[Column[ContainerView]]:
+    """What a list shows of containers, in whatever role."""
+    return [
+        Column("UID", lambda it: it.id),
+        Column("Name", lambda it: it.name),
+        Column("Owner", lambda it: it.owner_name),
+        Column("State", lambda it: it.state),
+        Column("Valid", lambda it: it.is_valid),
+    ]
 
 
 @container.command()

@@ -169,16 +169,15 @@ def update(
 def associate(session: Session, benchmark_id: int, data_uid: str, how: How, yes: bool) -> None:
     """Ask to take part in a benchmark, after its reference model has run on the data."""
     from medperf.datasets import alone_with, find_dataset
-    from medperf.errors import Refused
-    from medperf_contracts.associations import LIVE, AssociationView
+    from medperf_contracts.associations import LIVE
 
     from .progress import Progress
     from .work import (
         Work,
+        ask_to_take_part,
         benchmark_view,
         check_open,
         check_prepared_for,
-        existing_id,
         latest_association,
         registered_id,
     )
@@ -201,15 +200,7 @@ def associate(session: Session, benchmark_id: int, data_uid: str, how: How, yes:
         show_before_sending(f"This request will be sent to {session.server}:", body)
         confirm(f"Ask to take part in benchmark {benchmark_id} ({benchmark.name})?", yes=yes)
         seen = [f"benchmark/{benchmark_id}", f"dataset/{dataset_id}"]
-        try:
-            asked = work.gateway.post("/associations", body, AssociationView, seen=seen)
-        except Refused as refused:
-            # Asked for from elsewhere while the reference model ran.
-            there = existing_id(refused, "association")
-            if there is None:
-                raise
-            asked = work.gateway.get(f"/associations/{there}", AssociationView, seen=[f"association/{there}"])
-        _show(asked)
+        _show(ask_to_take_part(work.gateway, body, seen))
 
 
 def _compatibility_test(work: Work, dataset: LocalDataset, benchmark: BenchmarkView) -> Evaluation:

@@ -10,9 +10,9 @@ from medperf.errors import BadManifest, NotApproved, UsageError
 from medperf.terminal import printable
 
 from .changing import UID
-from .container import STATES
+from .container import STATES, container_columns
 from .engines import How, how_options
-from .listing import Column, choice, mine_option, owner_filter, print_list, silent_yes_option
+from .listing import choice, mine_option, owner_filter, print_list, silent_yes_option
 from .prompts import confirm, show_before_sending, yes_option
 from .session import Session, pass_session
 from .tables import json_option, print_view
@@ -41,16 +41,9 @@ def ls(session: Session, mine: bool, name: str | None, state: str | None, as_jso
     """List models: the containers whose manifests have a model's task."""
     from medperf_contracts.registry import ContainerView
 
-    columns = [
-        Column[ContainerView]("UID", lambda it: it.id),
-        Column[ContainerView]("Name", lambda it: it.name),
-        Column[ContainerView]("Owner", lambda it: it.owner_name),
-        Column[ContainerView]("State", lambda it: it.state),
-        Column[ContainerView]("Valid", lambda it: it.is_valid),
-    ]
     found = session.gateway.items("/containers", ContainerView, owner=owner_filter(mine), name=name, state=state)
     models = (container for container in found if _why_no_model(container) is None)
-    print_list(models, columns, as_json_text=as_json_text, if_empty="There are no such models.")
+    print_list(models, container_columns(), as_json_text=as_json_text, if_empty="There are no such models.")
 
 
 @model.command()
@@ -71,12 +64,11 @@ def view(session: Session, model_uid: int, as_json_text: bool) -> None:
 @pass_session
 def associate(session: Session, benchmark_id: int, model_id: int, how: How, yes: bool) -> None:
     """Ask that a model take part in a benchmark, after it has run on the benchmark's demo data."""
-    from medperf.errors import Refused
     from medperf.trials import TASKS
     from medperf_contracts.associations import LIVE, AssociationView, NewAssociation
 
     from .progress import Progress
-    from .work import Work, benchmark_view, check_open, existing_id
+    from .work import Work, ask_to_take_part, benchmark_view, check_open
 
     work = Work.begin(session, Progress(len(TASKS)), how)
     container = _model(session, model_id)
@@ -108,15 +100,7 @@ def associate(session: Session, benchmark_id: int, model_id: int, how: How, yes:
         ),
         yes=yes,
     )
-    try:
-        made = work.gateway.post("/associations", body, AssociationView, seen=seen)
-    except Refused as refused:
-        # Asked for from elsewhere while the model ran.
-        there = existing_id(refused, "association")
-        if there is None:
-            raise
-        made = work.gateway.get(f"/associations/{there}", AssociationView, seen=[f"association/{there}"])
-    _show(made)
+    _show(ask_to_take_part(work.gateway, body, seen))
 
 
 def _model(session: Session, uid: int) -> ContainerView:

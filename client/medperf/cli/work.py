@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from medperf.engines.choice import Engines
     from medperf.manifest import Role
     from medperf.tasks import Runner
-    from medperf_contracts.associations import AssociationView
+    from medperf_contracts.associations import AssociationView, NewAssociation
     from medperf_contracts.registry import BenchmarkView, ContainerView
 
     from .progress import Progress
@@ -184,6 +185,19 @@ def approved_association(gateway: Gateway, benchmark_id: int, dataset_id: int) -
         f" APPROVED.{reason}",
         hint=hint,
     )
+
+
+def ask_to_take_part(gateway: Gateway, body: NewAssociation, seen: Sequence[str]) -> AssociationView:
+    """Send a request to take part; the one that is live where it was asked for from elsewhere meanwhile."""
+    from medperf_contracts.associations import AssociationView
+
+    try:
+        return gateway.post("/associations", body, AssociationView, seen=seen)
+    except Refused as refused:
+        there = existing_id(refused, "association")
+        if there is None:
+            raise
+        return gateway.get(f"/associations/{there}", AssociationView, seen=[f"association/{there}"])
 
 
 def existing_id(refused: Refused, kind: str) -> int | None:
