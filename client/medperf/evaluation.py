@@ -159,7 +159,7 @@ def _engine_reason(runner: Runner, model: LocalContainer, metrics: LocalContaine
     words = [ran_by.reason]
     if scored_by.engine.name != ran_by.engine.name:
         words.append(f"metrics by {scored_by.engine.name} ({scored_by.reason})")
-    if runner.root_is_writable:
+    if runner.root_is_writable and any(one.engine.has_images for one in (ran_by, scored_by)):
         words.append(WRITABLE_ROOT)
     return "; ".join(words)[:ENGINE_REASON_MOST]
 

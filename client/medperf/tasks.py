@@ -95,7 +95,7 @@ class Runner:
                     dataset_uid=dataset_uid,
                     engine=choice.engine.name,
                     engine_reason=choice.reason,
-                    root_is_writable=self.root_is_writable,
+                    root_is_writable=self.root_is_writable and choice.engine.has_images,
                     limits=asdict(self.limits),
                 )
                 outputs = self._run(

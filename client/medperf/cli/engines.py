@@ -136,7 +136,7 @@ def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> 
         confirm(_SANDBOX_QUESTION, yes=session.yes)
         known.model_copy(update={"has_agreed_to_sandbox": True}).save(file)
 
-    if how.root_is_writable:
+    if how.root_is_writable and platform != Platform.SANDBOX:
         confirm(_WRITABLE_ROOT_QUESTION, yes=session.yes)
     engines = Engines(
         platform=Platform(platform),

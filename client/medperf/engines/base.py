@@ -133,6 +133,8 @@ class Engine(Protocol):
     """Runs containers. A run is known by its `run_id`; nothing here blocks but `prepare` and `wait`."""
 
     name: str
+    # Whether a container has files of its own here, which it could be let write to.
+    has_images: bool
 
     def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
         """Fetch what the run needs (packages, an image). May be long, uses the network, can be repeated."""

@@ -63,6 +63,7 @@ class DockerEngine:
     """
 
     name = "docker"
+    has_images = True
 
     def __init__(self, home: Path) -> None:
         self._home = home

@@ -45,6 +45,7 @@ class SandboxEngine:
     """
 
     name = "sandbox"
+    has_images = False
 
     def __init__(
         self, packages_root: Path, *, machine: Machine | None = None, hierarchies: list[Hierarchy] | None = None
