@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,7 +17,7 @@ class Preferences(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    platform: str = "auto"
+    platform: Literal["auto", "docker", "sandbox"] = "auto"
     has_agreed_to_sandbox: bool = False
 
     @classmethod
