@@ -151,7 +151,10 @@ def test_no_command_begins_while_clean_asks(
     monkeypatch.setattr(folder_lock, "_SHARE_WAIT_SECONDS", 0.2)
     with pexpect.spawn(MEDPERF, ["tutorial", "clean"], encoding="utf-8", timeout=20) as terminal:
         terminal.expect_exact("Remove all of it? [y/N]:")
+        left_over = home.root / ".seen.json.partial-x"
+        left_over.touch()
         assert run(["dataset", "ls", "--local"]) == BUSY
+        assert left_over.exists(), "who is refused touches nothing"
         assert f"about to move or remove {home.root} (process {terminal.pid})" in capsys.readouterr().err
         terminal.sendline("y")
         terminal.expect(pexpect.EOF)

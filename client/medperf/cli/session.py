@@ -64,14 +64,13 @@ class Session:
         """Where the local folder of the server is; to look at, not to work in."""
         from medperf.home import Home
 
-        home = Home.at(self.server)
-        home.tidy()
-        return home
+        return Home.at(self.server)
 
     @cached_property
     def home(self) -> Home:
         """The local folder of the server, which no other command moves or removes before this one has ended."""
         _ = self._lock
+        self.place.tidy()
         return self.place
 
     @cached_property
