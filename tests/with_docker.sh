@@ -10,6 +10,8 @@
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 engine=$(mktemp -d)
+# A plain user who may talk to the engine passes through; what is in it has its own modes.
+chmod 711 "$engine"
 cache=$here/.cache/base-bookworm.tar
 dockerd_pid=
 base_pid=

@@ -37,4 +37,4 @@ def stages(small: EmbeddedServer, commands: Launcher, tmp_path_factory: pytest.T
 def machine_at(stages: Stages, tmp_path: Path) -> Callable[[str], Terminal]:
     """A machine of its own, as it is before the named step; each call gives another."""
     numbers = iter(range(10_000))
-    return lambda step: stages.before[step].copied_to(tmp_path / f"{step.replace(' ', '-')}-{next(numbers)}")
+    return lambda step: stages.at(step, tmp_path / f"{step.replace(' ', '-')}-{next(numbers)}")

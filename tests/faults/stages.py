@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,8 @@ BENCHMARK_ID = 1
 METRICS_ID = 3
 MODEL_ID = 4
 _numbers = itertools.count()
+# Longer than a test takes, shorter than an access token lasts.
+_LOGIN_LEFT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,18 @@ class Stages:
             if name == "associate":
                 terminal.done("tutorial", "approve")
         return stages
+
+    def at(self, step: str, folder: Path) -> Terminal:
+        """A machine of its own, as it is before the step, with a login that lasts for some minutes.
+
+        Copies of one login that must all renew it would end it: the server takes that for theft.
+        """
+        machine = self.before[step]
+        login = Keyring(machine.home.credentials).load()
+        if login is not None and login.expires_at - time.time() < _LOGIN_LEFT_SECONDS:
+            with self.person(machine) as person:
+                person.login(login.username, "test")
+        return machine.copied_to(folder)
 
     def commands(self) -> dict[str, tuple[str, ...]]:
         """What is typed at each step."""

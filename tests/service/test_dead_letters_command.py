@@ -62,6 +62,14 @@ def until_states(home: Path, *states: str) -> None:
         time.sleep(0.05)
 
 
+def until_logged(home: Path, words: str) -> None:
+    """Wait for a line of the server's log, which is written after the commit, not for ever."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while words not in (home / "server.log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def until_sent(home: Path) -> None:
     """Wait for the registry's outbox to be empty, not for ever."""
     deadline = time.monotonic() + WAIT_SECONDS
@@ -92,7 +100,7 @@ def test_an_operator_sees_a_dead_message_and_has_it_tried_again(
     last = inbox.ATTEMPTS_MOST - 1
     associations(home, f"UPDATE inbox_message SET attempts = {last}, next_millis = 0")
     until_states(home, "dead")
-    assert '"event": "message_dead"' in (home / "server.log").read_text()
+    until_logged(home, '"event": "message_dead"')
     if not is_running:
         assert server.stop(signal.SIGTERM) == 0
     (message,) = shown(home, "--state", "dead")
