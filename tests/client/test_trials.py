@@ -361,9 +361,8 @@ def test_what_the_server_would_refuse_is_refused_before_anything_runs(
     owner.do("container", "update", model, "--valid", "--yes")
     committee.do("benchmark", "update", benchmark, "--invalid", "--yes")
     refused(benchmark, model, by=owner, code=15, says=f"Benchmark {benchmark} ({committee.name}) is marked")
-    runs = Journal(
-        Home("", next(place for place in (owner.machine / "home").iterdir() if place.is_dir())).journal
-    ).runs()
+    local = next(place for place in (owner.machine / "home").iterdir() if place.is_dir())
+    runs = Journal(Home("", local).journal).runs()
     assert runs == []
 
 
