@@ -26,7 +26,11 @@ from .values import (
 
 
 class NewContainer(Body):
-    """A container: its manifest and parameters as text, its larger parts by URL and SHA-256."""
+    """A container: its manifest and parameters as text, its larger parts by URL and SHA-256.
+
+    `image_hash` alone is the image's ID or its manifest's digest, for the image that the manifest names; with
+    `image_url` it is the SHA-256 of the archive there.
+    """
 
     name: Name
     description: Prose = ""
