@@ -194,6 +194,7 @@ def end_left_over(home: Home, journal: Journal, engines: Engines, *, say: Callab
     with locked(home.root / _LEFT_OVER_LOCK, what="what was left behind", wait_seconds=_LEFT_OVER_WAIT_SECONDS):
         for run in journal.left_over():
             _end_run(run, journal, engines, say)
+        _discard_strays(journal, engines, say)
         # Folders first: a run that another client records meanwhile then has no folder in this list.
         folders = list(home.runs.iterdir())
         runs = journal.runs()
@@ -216,6 +217,21 @@ def _end_run(run: Run, journal: Journal, engines: Engines, say: Callable[[str], 
         return
     journal.ended(run.id, RunState.FAILED, cause=CLIENT_GONE, exit_code=None)
     say(f"An earlier command ended in the middle of {what}: what it left is removed.")
+
+
+def _discard_strays(journal: Journal, engines: Engines, say: Callable[[str], None]) -> None:
+    """End what engines still have of runs whose records are closed: they did not answer when they ended."""
+    runs = {run.id: run for run in journal.runs()}
+    for name in sorted({run.engine for run in runs.values()}):
+        engine = engines.named(name)
+        try:
+            for run_id in engine.left_over():
+                run = runs.get(run_id)
+                if run is None or run.state not in OPEN or not run.client.is_alive():
+                    engine.discard(run_id)
+                    say(f"A container that {name} still had of an earlier command is removed.")
+        except EngineUnavailable:
+            continue  # what it has is looked for again by the next command
 
 
 def _remove_left_over(folders: list[Path], lent: set[str], say: Callable[[str], None]) -> None:

@@ -194,6 +194,12 @@ def test_the_environment_goes_before_what_is_remembered_and_is_not_remembered(
 
 
 @pytest.mark.usefixtures("no_docker")
+def test_who_asked_for_the_sandbox_has_agreed_to_it(begin: Begin) -> None:
+    begin("sandbox")
+    assert begin("auto").choose(container(SANDBOX, None)).engine.name == "sandbox"
+
+
+@pytest.mark.usefixtures("no_docker")
 def test_an_agreement_is_asked_for_once_and_without_a_terminal_only_yes_gives_it(
     session: Session, begin: Begin
 ) -> None:

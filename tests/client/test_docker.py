@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,8 +22,11 @@ from docker.models.containers import Container
 
 from containers.attack import AS_ROOT, CALLERS, MIB, Client, eventually, make_client, processes_with
 from containers.small import sandbox_only
+from medperf.engines.base import Image
 from medperf.engines.docker import DockerEngine
+from medperf.engines.docker_images import pull_image
 from medperf.engines.docker_options import RUN_LABEL
+from medperf.errors import IntegrityError
 from medperf.home import Home
 from medperf.journal import CLIENT_GONE, Journal, RunState
 from medperf.tasks import end_left_over
@@ -78,6 +82,27 @@ def test_the_engines_socket_and_the_callers_files_are_not_there(client: Client) 
     writable = {path for path in answers.pop("writable").split(",") if not path.startswith(("/dev", "/proc"))}
     assert writable == {"/tmp", "/mlcube_io1"}
     assert set(answers.values()) == {"False"}
+
+
+def test_the_proxies_of_the_callers_docker_configuration_stay_with_the_caller(
+    one_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = one_client.folder / "home" / "docker"
+    configuration.mkdir()
+    proxies = {"proxies": {"default": {"httpProxy": "http://ana:secret@proxy.example:3128"}}}
+    (configuration / "config.json").write_text(json.dumps(proxies))
+    monkeypatch.setenv("DOCKER_CONFIG", str(configuration))
+    ran = one_client.run("print('proxies=' + ','.join(name for name in os.environ if 'proxy' in name.lower()))")
+    assert ran.answers == {"proxies": ""}
+
+
+def test_a_volume_inside_an_output_is_refused(
+    one_client: Client, daemon: docker.DockerClient, base_image: str, tmp_path: Path
+) -> None:
+    one_client.image_sha256 = built(daemon, base_image, tmp_path / "image", "VOLUME /mlcube_io1/inner")
+    ran = one_client.run("pass")
+    assert (ran.error, "/mlcube_io1/inner" in ran.message) == ("CannotStart", True)
+    assert list((one_client.folder / "out").iterdir()) == []
 
 
 def test_nothing_of_a_run_is_left_in_the_engine(one_client: Client, daemon: docker.DockerClient) -> None:
@@ -152,10 +177,7 @@ def test_a_file_system_mounted_inside_an_input_is_refused_where_it_would_be_writ
     finally:
         subprocess.run(["umount", inner], check=True)
     assert not planted
-    if tuple(map(int, daemon.api.api_version.split("."))) < (1, 44):
-        assert (ran.error, str(inner) in ran.message) == ("EngineUnavailable", True)
-    else:
-        assert ran.exit_code == 1
+    assert (ran.error, str(inner) in ran.message) == ("EngineUnavailable", True)
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root gives a container another user")
@@ -310,6 +332,57 @@ def test_the_next_command_ends_the_container_of_one_that_was_killed_and_closes_i
     assert containers_of(daemon, run_id) == []
     assert (journal.find(run_id).state, journal.find(run_id).cause) == (RunState.FAILED, CLIENT_GONE)
     assert len(said) == 1
+
+
+def test_what_an_engine_still_has_of_a_run_whose_record_is_closed_is_ended_by_the_next_command(
+    one_client: Client, daemon: docker.DockerClient
+) -> None:
+    home = Home("http://localhost:8000", one_client.folder)
+    journal = Journal(home.journal)
+    run = journal.open_run(
+        purpose="benchmark run",
+        container_hash="0" * 64,
+        container_name="model",
+        task="infer",
+        dataset_uid=None,
+        engine="docker",
+        limits={},
+    )
+    command, environment = one_client.command(
+        "print('started'); time.sleep(60)", run_id=run.id, home=str(home.root), limits={"wall_seconds": 50}
+    )
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd="/")
+    assert eventually((one_client.folder / "started").exists)
+    driver.kill()
+    driver.wait()
+    said: list[str] = []
+    with closing(sandbox_only(home)) as engines:
+        end_left_over(home, journal, engines, say=said.append)
+        assert len(containers_of(daemon, run.id)) == 1  # of a client that lives
+        journal.ended(run.id, RunState.FAILED, cause="engine_gone", exit_code=None)
+        end_left_over(home, journal, engines, say=said.append)
+    assert containers_of(daemon, run.id) == []
+    assert said == ["A container that docker still had of an earlier command is removed."]
+
+
+def test_an_image_that_a_registry_gives_under_the_name_of_another_is_refused_as_such(
+    daemon: docker.DockerClient, base_image: str
+) -> None:
+    class Registry:
+        """Gives the tag another image, and knows none by the registered hash."""
+
+        images = daemon.images
+
+        class api:  # noqa: N801 - as the SDK names it
+            @staticmethod
+            def pull(repository: str, tag: str, **_: bool) -> list[dict[str, str]]:
+                if tag.startswith("sha256:"):
+                    return [{"error": "manifest unknown"}]
+                daemon.images.get(f"sha256:{base_image}").tag(repository, tag)
+                return [{"status": "Pull complete", "id": "1"}]
+
+    with pytest.raises(IntegrityError, match="is not the registered one"):
+        pull_image(Registry(), Image("medperf-test/moved:1", "ab" * 32), on_line=lambda _line: None)  # type: ignore[arg-type]
 
 
 def test_a_run_whose_engine_does_not_answer_stays_open_and_is_said(

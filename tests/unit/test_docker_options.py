@@ -11,6 +11,7 @@ import pytest
 from medperf.engines.base import Image, Limits, Mount, TaskSpec
 from medperf.engines.confinement import Caller, confine
 from medperf.engines.docker_options import EngineFacts, docker_options
+from medperf.errors import EngineUnavailable
 
 EVERY_ID = ((0, 2**32 - 1),)
 ANA = Caller(1000, 1001, EVERY_ID)
@@ -58,6 +59,7 @@ def test_everything_that_docker_is_told_of_a_task() -> None:
         "labels": {"org.medperf.run": "run1", "org.medperf.home": "/home/ana/.medperf/server"},
         "hostname": "container",
         "environment": {"MODE": "fast", "HOME": "/tmp", "TMPDIR": "/tmp", "USER": "container"},
+        "use_config_proxy": False,
         "user": "1000:1001",
         "network_mode": "none",
         "read_only": True,
@@ -95,6 +97,15 @@ def test_the_first_user_of_a_rootless_engine_is_the_caller_and_is_taken() -> Non
 def test_an_engine_that_remaps_ids_is_told_not_to() -> None:
     assert options(facts=EngineFacts(is_rootless=False, remaps_ids=True))["userns_mode"] == "host"
     assert "userns_mode" not in options()
+
+
+@pytest.mark.parametrize("id_ranges", [((0, 1),), ((0, 1), (1, 65536))])
+def test_root_of_a_user_namespace_only_is_refused_by_an_engine_that_does_not_know_it(
+    id_ranges: tuple[tuple[int, int], ...],
+) -> None:
+    with pytest.raises(EngineUnavailable, match="user namespace"):
+        options(caller=Caller(0, 0, id_ranges))
+    assert options(caller=Caller(0, 0, id_ranges), facts=EngineFacts(True, False))["user"] == "0:0"
 
 
 def test_volumes_of_an_image_are_bounded_memory_unless_a_mount_is_there() -> None:

@@ -125,7 +125,9 @@ def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> 
     preferences = Preferences.load(file)
     platform = how.platform or _named_by_environment() or preferences.platform
     if how.platform is not None and how.platform != preferences.platform:
-        preferences = preferences.model_copy(update={"platform": how.platform})
+        # Who asks for the sandbox has agreed to it.
+        agreed = preferences.has_agreed_to_sandbox or how.platform == Platform.SANDBOX
+        preferences = preferences.model_copy(update={"platform": how.platform, "has_agreed_to_sandbox": agreed})
         preferences.save(file)
 
     def agree(why_not_docker: str) -> None:

@@ -160,6 +160,9 @@ class Engine(Protocol):
         not answer: then it is tried again by the next command.
         """
 
+    def left_over(self) -> set[str]:
+        """The runs of this local folder of which the engine still has something, whosever they are."""
+
 
 _LIMIT_HINTS = {
     Cause.TIME_LIMIT: (

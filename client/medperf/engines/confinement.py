@@ -1,7 +1,7 @@
 """What a container may do, as one value, the same for every engine.
 
 Pure: facts about the caller come in, nothing is looked up here. Each engine turns the value into its own words
-(`bubblewrap`, `docker_options`); each line is attacked from inside by tests/client/test_confinement_attacks.py.
+(`bubblewrap`, `docker_options`); each line is attacked from inside by tests/client/test_confinement.py.
 """
 
 from __future__ import annotations

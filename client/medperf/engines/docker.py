@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from medperf.engines.base import CannotStart, Cause, Image, Outcome, State, TaskSpec
 from medperf.engines.confinement import Confinement, confine
+from medperf.engines.docker_connection import answering
 from medperf.engines.docker_images import find_image, pull_image
 from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
@@ -38,7 +38,6 @@ _LEAST_WAIT_SECONDS = 0.02
 _NO_PROCESS = 2**22 + 1
 # Asking for the size of a container's own layer makes the engine walk through it.
 _LAYER_LOOK_SECONDS = 5.0
-_START = "Start it (Debian, Ubuntu: `sudo systemctl start docker`), or ask to be let in (the group `docker`)."
 _WRITABLE_ROOT = (
     "If the image must write to its own files, `--writable_root` gives it a layer that is thrown away afterwards."
 )
@@ -77,7 +76,7 @@ class DockerEngine:
 
     def check(self) -> str:
         """What answers, as a person may want to know it; EngineUnavailable where nothing does."""
-        with _answering():
+        with answering():
             version = self._client.version()
         return f"Docker {version['Version']} (API {version['ApiVersion']})"
 
@@ -86,20 +85,20 @@ class DockerEngine:
         from medperf.engines.docker_probe import probe_docker
 
         version = self.check()
-        with _answering():
+        with answering():
             probe_docker(self, self._client)
         return version
 
     def find_image(self, image: Image) -> str | None:
         """The ID of the image that is registered, where the engine has it."""
-        with _answering():
+        with answering():
             return find_image(self._client, image)
 
     def image_named(self, name: str) -> str | None:
         """The SHA-256 of the image that has this name here, in hex."""
         from docker.errors import ImageNotFound
 
-        with _answering(), suppress(ImageNotFound):
+        with answering(), suppress(ImageNotFound):
             return str(self._client.images.get(name).id).removeprefix("sha256:")
         return None
 
@@ -111,7 +110,7 @@ class DockerEngine:
 
         EngineUnavailable where it cannot be had, IntegrityError where the registry has another under its name.
         """
-        with _answering():
+        with answering():
             return find_image(self._client, image) or pull_image(self._client, image, on_line=on_line)
 
     def start(self, spec: TaskSpec) -> None:
@@ -121,9 +120,10 @@ class DockerEngine:
         self._check_inputs(confinement)
         self._give_outputs(confinement)
         began = int(time.time())
-        with _answering():
+        with answering():
             container = self._create(spec, confinement)
             log: RunLog | None = None
+            output: Any = None
             try:
                 log = RunLog(spec.log, spec.limits.log_bytes)
                 # Before the start: what the engine keeps of the output itself loses a last line without an end.
@@ -132,6 +132,8 @@ class DockerEngine:
             except BaseException:
                 if log is not None:
                     log.close()
+                if output is not None:
+                    output.close()
                 _remove(container)
                 self._take_outputs(spec)
                 raise
@@ -142,7 +144,7 @@ class DockerEngine:
         self._runs[spec.run_id] = _Run(spec, container, output, log, watch, began)
 
     def find(self, run_id: str) -> State | None:
-        with _answering():
+        with answering():
             for container in self._labelled(RUN_LABEL, run_id):
                 return State.RUNNING if container.status == "running" else State.ENDED
         return None
@@ -156,9 +158,9 @@ class DockerEngine:
             try:
                 state = _end(run.container)
             finally:
+                del self._runs[run_id]
                 last = run.log.close()
                 self._take_outputs(run.spec)
-                del self._runs[run_id]
         for line in last:
             on_line(line)
         return _outcome(run, state)
@@ -173,13 +175,12 @@ class DockerEngine:
         if run_id in self._runs:
             self.stop(run_id)
             self.wait(run_id, on_line=lambda _line: None)
-        with _answering():
+        with answering():
             for container in self._labelled(RUN_LABEL, run_id):
                 _remove(container)
 
     def left_over(self) -> set[str]:
-        """The runs of this local folder of which the engine still has a container, whosever they are."""
-        with _answering():
+        with answering():
             return {container.labels[RUN_LABEL] for container in self._labelled(HOME_LABEL, str(self._home))}
 
     @cached_property
@@ -203,6 +204,13 @@ class DockerEngine:
         if image_id is None:
             raise EngineUnavailable(f"The image {image.name} is not here", hint="Run the same command again.")
         declared = self._client.images.get(image_id).attrs["Config"].get("Volumes") or ()
+        for volume in map(PurePosixPath, declared):
+            for mount in confinement.mounts:
+                if volume != mount.inside and volume.is_relative_to(mount.inside):
+                    raise CannotStart(
+                        f"The image declares a volume at {volume}, inside {mount.inside}, which the task is given",
+                        hint="Its owner must correct the image.",
+                    )
         options = docker_options(
             spec,
             confinement,
@@ -216,12 +224,10 @@ class DockerEngine:
 
     def _check_inputs(self, confinement: Confinement) -> None:
         """Refuse an input that would not be read-only as a whole, or that the run's own user cannot read."""
-        with _answering():
-            version = str(self._client.api.api_version)
         for mount in confinement.mounts:
             if mount.writable:
                 continue
-            check_read_only(mount, version)
+            check_read_only(mount)
             if confinement.real_id is not None and not self._facts.is_rootless:
                 make_readable(mount, own=mount.host.is_relative_to(self._home))
 
@@ -251,7 +257,7 @@ class DockerEngine:
             if time.monotonic() < next_look:
                 return None
             next_look = time.monotonic() + _LAYER_LOOK_SECONDS
-            with suppress(EngineUnavailable), _answering():
+            with suppress(EngineUnavailable), answering():
                 listed = self._client.api.containers(all=True, size=True, filters={"id": container.id})
                 if any(row.get("SizeRw", 0) > confinement.limits.output_bytes for row in listed):
                     return Cause.OUTPUT_LIMIT
@@ -267,41 +273,6 @@ def _image_of(spec: TaskSpec) -> Image:
             hint="Use `--platform sandbox`, or ask its owner to register it with its image's hash.",
         )
     return spec.image
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Turn the SDK's ways to fail into one that a person can act on."""
-    _check_socket()
-    import requests
-    from docker.errors import DockerException
-
-    try:
-        yield
-    except (DockerException, requests.RequestException) as error:
-        # Of an API's error its own explanation; a lost connection has only words of Python's.
-        said = getattr(error, "explanation", None) or "it does not answer any more"
-        raise EngineUnavailable(
-            f"Docker does not do its work at {_address()}: {str(said).splitlines()[0]}", hint=_START
-        ) from error
-
-
-def _check_socket() -> None:
-    """Raise EngineUnavailable where the engine's address is a socket that nobody listens on."""
-    scheme, _, path = _address().partition("://")
-    if scheme != "unix":
-        return
-    with socket.socket(socket.AF_UNIX) as tried:
-        try:
-            tried.connect(path)
-        except OSError as error:
-            raise EngineUnavailable(
-                f"No Docker engine answers at {_address()} ({error.strerror or error})", hint=_START
-            ) from error
-
-
-def _address() -> str:
-    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
 def _start(container: Container) -> None:
@@ -336,20 +307,23 @@ def _follow(
         if killed_at is not None and time.monotonic() > killed_at + _END_SECONDS:
             return
     # The output has ended; the engine may take another moment, or the task may have closed it and go on.
-    while run.cause is None and _is_running(run.container):
-        run.cause = run.watch.broken_limit()
+    while run.cause is None and (state := _state(run.container)).get("Running"):
+        run.cause = Cause.OUT_OF_MEMORY if kills.take() else run.watch.broken_limit()
         time.sleep(_LEAST_WAIT_SECONDS)
+    if run.cause is None and not state:
+        run.cause = Cause.ENGINE_GONE
 
 
 def _end(container: Container) -> dict[str, Any]:
     """Kill what still runs and leave nothing of the container; its last state, empty where the engine is gone."""
     state: dict[str, Any] = {}
-    with suppress(EngineUnavailable), _answering():
-        if _is_running(container):
+    with suppress(EngineUnavailable), answering():
+        if _state(container).get("Running"):
             _kill(container)
             container.wait(timeout=_END_SECONDS)
-        container.reload()
-        state = container.attrs["State"]
+        state = _state(container)
+    # Whatever could not be asked: where this fails too, the next command finds it by its label.
+    with suppress(EngineUnavailable), answering():
         _remove(container)
     return state
 
@@ -357,7 +331,7 @@ def _end(container: Container) -> dict[str, Any]:
 def _outcome(run: _Run, state: dict[str, Any]) -> Outcome:
     code = state.get("ExitCode")
     cause = run.cause
-    if cause is None and not state:
+    if cause is None and (not state or state["Running"]):
         cause = Cause.ENGINE_GONE
     if cause is None and run.watch.output_is_over():
         cause = Cause.OUTPUT_LIMIT
@@ -373,21 +347,19 @@ def _outcome(run: _Run, state: dict[str, Any]) -> Outcome:
 
 def _first_process(container: Container) -> int:
     """The container's first process as this machine numbers it; one that nobody has once it has ended."""
-    with suppress(EngineUnavailable), _answering():
-        container.reload()
-        return int(container.attrs["State"]["Pid"]) or _NO_PROCESS
-    return _NO_PROCESS
+    return int(_state(container).get("Pid") or _NO_PROCESS)
 
 
-def _is_running(container: Container) -> bool:
-    with suppress(EngineUnavailable), _answering():
+def _state(container: Container) -> dict[str, Any]:
+    """What the engine knows of it now; empty where it does not answer."""
+    with suppress(EngineUnavailable), answering():
         container.reload()
-        return bool(container.attrs["State"]["Running"])
-    return False
+        return dict(container.attrs["State"])
+    return {}
 
 
 def _kill(container: Container) -> None:
-    with suppress(EngineUnavailable), _answering():  # ended meanwhile, or its engine has
+    with suppress(EngineUnavailable), answering():  # ended meanwhile, or its engine has
         container.kill()
 
 

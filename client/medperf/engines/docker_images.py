@@ -40,20 +40,23 @@ def pull_image(client: DockerClient, image: Image, *, on_line: Callable[[str], N
 
     repository, tag = parse_repository_tag(image.name)
     problem = ""
+    is_another = False
     # A tag can be moved on; where the hash is a manifest's, the registry has it by that as well.
     for reference in (tag or "latest", f"sha256:{image.sha256}"):
         try:
             on_line(f"pulling the image {repository} ({reference[:19]})")
             for status in client.api.pull(repository, tag=reference, stream=True, decode=True):
                 _tell(status, on_line)
-                problem = problem or str(status.get("error") or "")
+                if status.get("error"):
+                    raise APIError(str(status["error"]))
         except APIError as error:
             problem = problem or str(error.explanation or error)
             continue
         found = find_image(client, image)
         if found is not None:
             return found
-    if problem:
+        is_another = True
+    if not is_another:
         raise EngineUnavailable(
             f"The image {image.name} cannot be pulled: {problem.splitlines()[0]}",
             hint="Check that the engine reaches the registry (its proxy, a login with `docker login`), or load the"

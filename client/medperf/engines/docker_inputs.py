@@ -7,19 +7,17 @@ import stat
 from medperf.engines.mounts import Mount, mounted_inside
 from medperf.errors import EngineUnavailable, UsageError
 
-# From this version of the API on, a read-only mount is read-only with all that is mounted inside it.
-_RECURSIVELY_READ_ONLY_API = (1, 44)
 
+def check_read_only(mount: Mount) -> None:
+    """Raise EngineUnavailable for an input that a container could write to in part.
 
-def check_read_only(mount: Mount, api_version: str) -> None:
-    """Raise EngineUnavailable for an input that this Docker would let a container write to in part."""
-    if tuple(int(part) for part in api_version.split(".")) >= _RECURSIVELY_READ_ONLY_API:
-        return
+    What is mounted inside a read-only mount is read-only only from Docker 25 and Linux 5.12 on, and an engine that
+    cannot do it does not say so.
+    """
     for inner in mounted_inside(mount.host):
         raise EngineUnavailable(
-            f"Another file system is mounted at {inner}, inside an input; this Docker (API {api_version}) lets"
-            " a container write to it",
-            hint="Use Docker 25 or later, the sandbox, or data that has no mount inside.",
+            f"Another file system is mounted at {inner}, inside an input: Docker may let a container write to it",
+            hint="Use the sandbox (`--platform sandbox`), or data that has no mount inside.",
         )
 
 

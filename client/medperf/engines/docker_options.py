@@ -11,11 +11,12 @@ from typing import Any
 
 from medperf.engines.base import TaskSpec
 from medperf.engines.confinement import Caller, Confinement
+from medperf.errors import EngineUnavailable
 
 RUN_LABEL = "org.medperf.run"
 HOME_LABEL = "org.medperf.home"
-# The kernel's own default for a container's share of processor time.
 _NANO = 1_000_000_000
+_EVERY_ID = (0, 2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def docker_options(
         "labels": {RUN_LABEL: spec.run_id, HOME_LABEL: str(home)},
         "hostname": "container",
         "environment": dict(confinement.environment),
+        # Else the SDK adds the proxies of the caller's own Docker configuration, with their passwords.
+        "use_config_proxy": False,
         "user": _user(confinement, caller, facts),
         "network_mode": "bridge" if confinement.has_network else "none",
         "read_only": not confinement.root_is_writable,
@@ -104,6 +107,12 @@ def docker_options(
 def _user(confinement: Confinement, caller: Caller, facts: EngineFacts) -> str:
     if facts.is_rootless:
         return "0:0"
+    if caller.uid == 0 and _EVERY_ID not in caller.id_ranges:
+        # An id of this namespace is another one to the engine, and 0 is its machine's root.
+        raise EngineUnavailable(
+            "Here root is root of a user namespace only, whose users the engine does not know",
+            hint="Run medperf as a user of the machine itself, use a rootless engine, or `--platform sandbox`.",
+        )
     if confinement.real_id is not None:
         return f"{confinement.real_id}:{confinement.real_id}"
     return f"{caller.uid}:{caller.gid}"

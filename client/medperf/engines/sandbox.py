@@ -108,6 +108,9 @@ class SandboxEngine:
             self.stop(run_id)
             self.wait(run_id, on_line=lambda _line: None)
 
+    def left_over(self) -> set[str]:
+        return set(self._runs)
+
     def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
         run = self._runs[run_id]
         try:

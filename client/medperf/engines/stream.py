@@ -60,6 +60,9 @@ class Stream(Generic[T]):
         # However the SDK fails when its engine ends: the container's state, asked for next, tells what happened.
         with suppress(Exception):
             self._opened = self._begin()
+            if self._is_left.is_set():  # left before it was open: nobody else closes it
+                self._opened.close()
+                return
             for item in self._opened:
                 if not self._put(item):
                     return
