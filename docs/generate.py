@@ -1,4 +1,4 @@
-"""Writes the documents that are made from the code: OpenAPI, events, error codes. A test says when they are old.
+"""Writes what is made from the code: OpenAPI, events, errors, broker definitions. A test says when it is old.
 
 Run it as `make docs`, or `python docs/generate.py`.
 """
@@ -21,7 +21,8 @@ from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import EVERY_EVENT, Event
 from medperf_contracts.values import Decision, State
 from services.associations import commands as associations
-from services.embedded.server import DEFINITIONS
+from services.composition import DEFINITIONS
+from services.kernel import topology
 from services.kernel.bus import EmbeddedBus
 from services.kernel.errors import AppError, every_error
 from services.kernel.http import build_app
@@ -132,13 +133,15 @@ def documents() -> dict[str, str]:
     """Every made document, by its path under `docs/`."""
     made = {f"openapi/{definition.name}.json": _json(_openapi(definition)) for definition in DEFINITIONS}
     made |= {f"events/{event.TOPIC}.json": _json(_event(event)) for event in EVERY_EVENT}
-    return made | {"events.md": _events_table(), "errors.md": _errors_table()}
+    made |= {"events.md": _events_table(), "errors.md": _errors_table()}
+    return made | {"../deploy/rabbitmq/definitions.json": _json(topology.definitions(DEFINITIONS))}
 
 
 def _openapi(definition: Definition) -> dict[str, Any]:
     settings = Settings(
         database_url="sqlite+aiosqlite://",
-        signing_key_file=DOCS / "none",
+        signing_keys_file=DOCS / "none",
+        public_keys_file=DOCS / "none",
         is_embedded=False,
         is_on_loopback=False,
         operator_token_hash=None,

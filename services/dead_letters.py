@@ -14,7 +14,7 @@ from medperf_contracts.dead_letters import MessageState
 from medperf_contracts.values import CONTROL_BUT_NEWLINE
 
 if TYPE_CHECKING:
-    from .embedded.operator import Person
+    from .operator import Person
 
 CAUSE_CHARACTERS_SHOWN = 400
 
@@ -73,17 +73,16 @@ def replay(event_ids: tuple[UUID, ...], all_of_them: bool) -> None:
 
 @contextmanager
 def _operator() -> Iterator[Person]:
-    from .embedded.operator import operator
-    from .embedded.store import Store
+    from .operator import operator
 
-    with operator(Store.from_environment()) as person:
+    with operator(makes_store=True) as person:
         yield person
 
 
 def _services() -> tuple[str, ...]:
-    from .embedded.store import SERVICE_NAMES
+    from medperf_contracts.access import SERVICES
 
-    return SERVICE_NAMES
+    return SERVICES
 
 
 def _path(service: str) -> str:

@@ -16,6 +16,7 @@ import click
 from medperf_contracts import __version__
 
 from .dead_letters import dead_letters
+from .processes import migrate, provision_databases, run, secret_files, work
 from .user import user
 
 # What a machine's owner can mend: space, a quota, permissions, a failing disk. Any other is a bug of ours.
@@ -32,6 +33,8 @@ def cli() -> None:
 
 cli.add_command(user)
 cli.add_command(dead_letters)
+for _process in (run, work, migrate, provision_databases, secret_files):
+    cli.add_command(_process)
 
 
 @cli.command()
@@ -134,12 +137,12 @@ def add(file: Path) -> None:
 
 def main() -> None:
     """Run the command; what can be foreseen ends with a sentence and a hint, not with a traceback."""
-    from .embedded.store import StoreError
     from .kernel.errors import Unavailable
+    from .operator_error import OperatorError
 
     try:
         cli.main(prog_name="medperf-server")
-    except StoreError as error:
+    except OperatorError as error:
         _fail(str(error), error.hint)
     except Unavailable as refusal:
         _fail(refusal.detail, refusal.hint)

@@ -13,7 +13,7 @@ import click
 from medperf_contracts.accounts import PASSWORD_LENGTH_LEAST
 
 if TYPE_CHECKING:
-    from .embedded.operator import Person
+    from .operator import Person
 
 _password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of standard input."
@@ -91,15 +91,9 @@ def set_password(name: str, password_stdin: bool) -> None:
 
 @contextmanager
 def _operator(*, makes_store: bool = False) -> Iterator[Person]:
-    from .embedded.operator import operator
-    from .embedded.store import Store, StoreError
+    from .operator import operator
 
-    store = Store.from_environment()
-    if not makes_store and not store.database("accounts").exists():
-        raise StoreError(
-            f"There are no accounts in {store.home}.", hint="Make the first: medperf-server user add NAME --admin"
-        )
-    with operator(store) as person:
+    with operator(makes_store=makes_store) as person:
         yield person
 
 

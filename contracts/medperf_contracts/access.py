@@ -31,7 +31,7 @@ _BOTH_SIDES = frozenset({Role.OWNER, Role.OTHER_SIDE, Role.ADMINISTRATOR})
 _EITHER_SIDE = frozenset({Role.OWNER, Role.OTHER_SIDE})
 _ADMINISTRATOR = frozenset({Role.ADMINISTRATOR})
 _OPERATOR = frozenset({Role.OPERATOR})
-_SERVICES = ("accounts", "registry", "associations", "results", "notifications")
+SERVICES = ("accounts", "registry", "associations", "results", "notifications")
 
 ACCESS: Mapping[str, frozenset[Role]] = {
     # accounts
@@ -85,6 +85,6 @@ ACCESS: Mapping[str, frozenset[Role]] = {
     "GET /api/v1/notifications/{notification_id}": _OWNER,
     "POST /api/v1/notifications/{notification_id}/read": _OWNER,
     # every service's messages that do not get through
-    **{f"GET /api/v1/dead-letters/{service}": _OPERATOR for service in _SERVICES},
-    **{f"POST /api/v1/dead-letters/{service}/replay": _OPERATOR for service in _SERVICES},
+    **{f"GET /api/v1/dead-letters/{service}": _OPERATOR for service in SERVICES},
+    **{f"POST /api/v1/dead-letters/{service}/replay": _OPERATOR for service in SERVICES},
 }

@@ -26,7 +26,7 @@ from services.kernel.idempotency import IdempotencyKeyReused, InProgress
 from services.kernel.paging import PageParam
 from services.kernel.service import Service
 
-from . import commands, queries, tokens
+from . import commands, queries, signing_keys
 from .domain import User
 from .errors import (
     AccountDisabled,
@@ -77,14 +77,14 @@ async def mark_seeded(body: Seeding, session: SessionParam, service: ServicePara
 @router.get("/api/v1/auth/jwks")
 async def view_public_keys(service: ServiceParam) -> dict[str, Any]:
     """The public keys of the access tokens (RFC 7517)."""
-    return dict(tokens.public_keys(service.settings.signing_key_file).as_dict(private=False))
+    return dict(signing_keys.public_keys(service.settings.public_keys_file).as_dict(private=False))
 
 
 @router.post("/api/v1/auth/login", responses=refusals(WrongCredentials, AccountDisabled))
 async def log_in(body: Login, service: ServiceParam) -> Tokens:
     """Begin a login with a name and a password."""
     return await commands.log_in(
-        service.database, body.username, body.password, signing_key_file=service.settings.signing_key_file
+        service.database, body.username, body.password, signing_keys_file=service.settings.signing_keys_file
     )
 
 
@@ -92,7 +92,7 @@ async def log_in(body: Login, service: ServiceParam) -> Tokens:
 async def refresh(body: Refresh, service: ServiceParam) -> Tokens:
     """Replace a refresh token by its successor, with a new access token."""
     return await commands.refresh(
-        service.database, body.refresh_token, signing_key_file=service.settings.signing_key_file
+        service.database, body.refresh_token, signing_keys_file=service.settings.signing_keys_file
     )
 
 

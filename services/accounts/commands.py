@@ -19,7 +19,7 @@ from services.kernel.auth import Caller, TokenInvalid
 from services.kernel.db import Database, unique_or
 from services.kernel.errors import NoSuchThing
 
-from . import tokens
+from . import signing_keys, tokens
 from .domain import LOGIN_LASTS, Login, Store, User
 from .errors import LoginEnded, UserExists, WrongCredentials
 from .tables import STORE_ROW, logins, users
@@ -122,7 +122,7 @@ async def _end_logins(session: AsyncSession, user_id: int, *, but: UUID | None =
             login.end()
 
 
-async def log_in(database: Database, username: str, password: str, *, signing_key_file: Path) -> Tokens:
+async def log_in(database: Database, username: str, password: str, *, signing_keys_file: Path) -> Tokens:
     """Begin a login."""
     async with database.read() as session:
         user = await session.scalar(select(User).where(users.c.username == username))
@@ -144,10 +144,10 @@ async def log_in(database: Database, username: str, password: str, *, signing_ke
                 is_ended=False,
             )
         )
-    return _answer(user, refresh_token, signing_key_file)
+    return _answer(user, refresh_token, signing_keys_file)
 
 
-async def refresh(database: Database, refresh_token: str, *, signing_key_file: Path) -> Tokens:
+async def refresh(database: Database, refresh_token: str, *, signing_keys_file: Path) -> Tokens:
     """Go on with a login: the token is replaced by its successor."""
     login_id = tokens.login_of(refresh_token)
     async with database.write() as session:
@@ -162,7 +162,7 @@ async def refresh(database: Database, refresh_token: str, *, signing_key_file: P
         user = await session.get_one(User, login.user_id)
     if not is_good:  # after the commit: that the login is ended must last
         raise LoginEnded("This login was used from two places, so it was ended.")
-    return _answer(user, successor, signing_key_file)
+    return _answer(user, successor, signing_keys_file)
 
 
 async def log_out(session: AsyncSession, caller: Caller, refresh_token: str) -> None:
@@ -173,9 +173,9 @@ async def log_out(session: AsyncSession, caller: Caller, refresh_token: str) -> 
         login.end()
 
 
-def _answer(user: User, refresh_token: str, signing_key_file: Path) -> Tokens:
+def _answer(user: User, refresh_token: str, signing_keys_file: Path) -> Tokens:
     return Tokens(
-        access_token=tokens.sign_access_token(tokens.load_signing_key(signing_key_file), user),
+        access_token=tokens.sign_access_token(signing_keys.signing_key(signing_keys_file), user),
         refresh_token=refresh_token,
         expires_in_seconds=tokens.ACCESS_LASTS_SECONDS,
         user_id=user.id,

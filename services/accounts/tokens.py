@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from joserfc import jwt
-from joserfc.jwk import KeySet, OKPKey
+from joserfc.jwk import OKPKey
 
 from medperf_contracts.accounts import PASSWORD_LENGTH_MOST
 from services.kernel.auth import ALGORITHM, AUDIENCE, ISSUER
@@ -102,32 +98,3 @@ def sign_access_token(key: OKPKey, user: User) -> str:
         "exp": issued + ACCESS_LASTS_SECONDS,
     }
     return jwt.encode({"alg": ALGORITHM, "kid": key.kid}, claims, key, algorithms=[ALGORITHM])
-
-
-def create_signing_key(path: Path) -> None:
-    """Write a new Ed25519 key pair, readable by its owner only; an existing one stays."""
-    key = OKPKey.generate_key("Ed25519", auto_kid=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # of a process that ended here, and had the same number
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(key.as_dict(private=True), file)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):  # where a key is: two starting processes agree on one
-            path.hardlink_to(temporary)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@cache
-def load_signing_key(path: Path) -> OKPKey:
-    """The private key."""
-    return OKPKey.import_key(json.loads(path.read_text()))
-
-
-def public_keys(path: Path) -> KeySet:
-    """The public part, as the JWKS endpoint shows it."""
-    key = load_signing_key(path)
-    return KeySet([OKPKey.import_key(key.as_dict(private=False))])

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from medperf_contracts.packing import pack
 from medperf_contracts.values import Sha256
+from services.operator import Answer, Person
 
-from .operator import Answer, Person, reach
+from .operator import reach
 from .store import Running, Store, StoreError
 
 DEMO = "data"

@@ -10,32 +10,19 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 import uvicorn
 
-from services.accounts import app as accounts
-from services.accounts import commands as accounts_commands
 from services.accounts import queries as accounts_queries
-from services.accounts import tokens
-from services.associations import app as associations
+from services.accounts import signing_keys
+from services.composition import DEFINITIONS, composed, prepare
 from services.gateway.embedded import EmbeddedGateway
-from services.kernel import migrate
 from services.kernel.bus import Bus, EmbeddedBus
 from services.kernel.http import build_app
-from services.kernel.service import Definition, Service
+from services.kernel.service import Service
 from services.kernel.settings import Settings
-from services.notifications import app as notifications
-from services.registry import app as registry
-from services.results import app as results
 
 from .disorder import UnreliableBus
 from .store import Store, StoreError
 from .tls import Certificate
 
-DEFINITIONS: tuple[Definition, ...] = (
-    accounts.DEFINITION,
-    registry.DEFINITION,
-    associations.DEFINITION,
-    results.DEFINITION,
-    notifications.DEFINITION,
-)
 GRACE_SECONDS = 10
 
 
@@ -78,7 +65,7 @@ def serve(
     With `disorder_seed`, deliveries are duplicated, delayed and reordered, for tests.
     """
     if not store.signing_key.exists():
-        tokens.create_signing_key(store.signing_key)
+        signing_keys.create_signing_key(store.signing_key)
     bus: Bus = EmbeddedBus() if disorder_seed is None else UnreliableBus(disorder_seed)
     services = compose(store, bus, host=host, operator_token_hash=store.write_operator_token())
     asyncio.run(prepare(services))
@@ -110,17 +97,17 @@ def serve(
 def compose(store: Store, bus: Bus, *, host: str, operator_token_hash: str) -> dict[str, Service]:
     """Every service, on its database in the store."""
     return {
-        definition.name: Service(
+        definition.name: composed(
             definition,
             Settings(
                 database_url=f"sqlite+aiosqlite:///{store.database(definition.name)}",
-                signing_key_file=store.signing_key,
+                signing_keys_file=store.signing_key,
+                public_keys_file=store.signing_key,
                 is_embedded=True,
                 is_on_loopback=is_loopback(host),
                 operator_token_hash=operator_token_hash,
             ),
             bus,
-            public_keys=lambda: tokens.public_keys(store.signing_key),
         )
         for definition in DEFINITIONS
     }
@@ -133,16 +120,6 @@ def gateway_of(
     store.assets.mkdir(exist_ok=True)
     apps = {name: build_app(service) for name, service in services.items()}
     return EmbeddedGateway(apps, assets=store.assets, working=working)
-
-
-async def prepare(services: dict[str, Service]) -> None:
-    """Bring every database to the newest schema, and give the store its identity."""
-    for service in services.values():
-        await migrate.upgrade(service.database)
-    async with services["accounts"].database.write() as session:
-        await accounts_commands.create_store(session)
-    for service in services.values():
-        await service.database.close()
 
 
 async def _keep_demo_on_loopback(service: Service, host: str) -> None:

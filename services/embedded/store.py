@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import secrets
 import shutil
 import time
 import uuid
@@ -15,21 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.kernel.auth import OPERATOR_PREFIX
+from medperf_contracts.access import SERVICES
+from services.kernel.auth import new_operator_token
+from services.operator_error import OperatorError
 
 HOME_VARIABLE = "MEDPERF_SERVER_HOME"
-SERVICE_NAMES = ("accounts", "registry", "associations", "results", "notifications")
 LOGS_KEPT = 3
 # Another command that only looks who has the store holds the lock for a moment.
 _LOOKS, _LOOK_SECONDS = 10, 0.02
 
 
-class StoreError(Exception):
-    """The store cannot be used for this; `hint` says what to do."""
-
-    def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
+class StoreError(OperatorError):
+    """The store cannot be used for this."""
 
 
 class StoreInUse(StoreError):
@@ -158,7 +153,7 @@ class Store:
     def contents(self) -> list[Path]:
         """What a server made here: never anything else that lies in the folder."""
         databases = [
-            self.home / f"{service}.db{suffix}" for service in SERVICE_NAMES for suffix in ("", "-wal", "-shm")
+            self.home / f"{service}.db{suffix}" for service in SERVICES for suffix in ("", "-wal", "-shm")
         ]
         logs = [self.log, *(self.home / f"{self.log.name}.{number}" for number in range(1, LOGS_KEPT + 1))]
         # Whose things these are goes last: what an interrupted reset leaves never belongs to somebody new.
@@ -179,12 +174,6 @@ class Store:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-
-def new_operator_token() -> tuple[str, str]:
-    """A token by which an operator proves themselves, and its SHA-256."""
-    token = OPERATOR_PREFIX + secrets.token_urlsafe(32)
-    return token, hashlib.sha256(token.encode()).hexdigest()
 
 
 def _taken(descriptor: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -26,10 +26,10 @@ class EmbeddedGateway:
     """
 
     def __init__(
-        self, apps: Mapping[str, FastAPI], *, assets: Path, working: AbstractAsyncContextManager[None]
+        self, apps: Mapping[str, FastAPI], *, assets: Path | None, working: AbstractAsyncContextManager[None]
     ) -> None:
         self._apps = apps
-        self._assets = StaticFiles(directory=assets, follow_symlink=False)
+        self._assets = None if assets is None else StaticFiles(directory=assets, follow_symlink=False)
         self._working = working
         self._others = BodyLimit(self._serve_other)
 
@@ -53,10 +53,10 @@ class EmbeddedGateway:
 
     async def _serve_asset(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["path"].removeprefix(ASSETS)
-        try:
-            response = await self._assets.get_response(name.lstrip("/"), scope)
-        except HTTPException:
-            response = _no_such_address(scope["path"])
+        response = _no_such_address(scope["path"])
+        if self._assets is not None:
+            with suppress(HTTPException):
+                response = await self._assets.get_response(name.lstrip("/"), scope)
         await response(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:

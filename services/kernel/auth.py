@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -45,6 +46,12 @@ class TokenExpired(Unauthorized):
 class TokenInvalid(Unauthorized):
     code = "token_invalid"
     hint = "This login is not one of this server's: log in again with medperf login"
+
+
+def new_operator_token() -> tuple[str, str]:
+    """A token by which an operator proves themselves, and its SHA-256."""
+    token = OPERATOR_PREFIX + secrets.token_urlsafe(32)
+    return token, hashlib.sha256(token.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

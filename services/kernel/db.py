@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Dialect, MetaData, String, TypeDecorator, event
+from sqlalchemy import URL, Dialect, MetaData, String, TypeDecorator, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -68,7 +68,7 @@ class Choice(TypeDecorator[StrEnum]):
 class Database:
     """One service's database. `service` is recorded as the source of its events."""
 
-    def __init__(self, url: str, *, service: str) -> None:
+    def __init__(self, url: str | URL, *, service: str) -> None:
         self.service = service
         self.engine = create_async_engine(url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"

@@ -95,6 +95,7 @@ class Inbox:
     def __init__(self, database: Database, consumers: Sequence[Consumer]) -> None:
         self._database = database
         self._consumers = {consumer.name: consumer for consumer in consumers}
+        self.last_pass = time.monotonic()
 
     def queues(self) -> list[Queue]:
         """A queue for each consumer."""
@@ -118,6 +119,7 @@ class Inbox:
         """Try again what is due, until cancelled; forget claims that nothing can come back for."""
         tidied = 0.0
         while True:
+            self.last_pass = time.monotonic()
             try:
                 tried = await self.retry_due()
                 if time.monotonic() - tidied > TIDY_SECONDS:

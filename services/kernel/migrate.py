@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import command, context, op
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData
 
 from .clock import BigId
@@ -21,6 +24,25 @@ async def upgrade(database: Database) -> None:
     with database.storage_failures():
         async with database.engine.begin() as connection:
             await connection.run_sync(_upgrade, database.service)
+
+
+async def what_is_missing(database: Database) -> str | None:
+    """None where the schema is the newest that this version knows, or a later one; else what to do."""
+    async with database.read() as session:
+        at = await (await session.connection()).run_sync(
+            lambda connection: MigrationContext.configure(connection).get_current_revision()
+        )
+    history = _history(database.service)
+    if at == history[0] or (at is not None and at not in history):
+        return None
+    return f"its schema is at {at or 'nothing'}, and this version needs {history[0]}: run medperf-server migrate"
+
+
+@cache
+def _history(service: str) -> tuple[str, ...]:
+    """The revisions of a service's schema, newest first."""
+    scripts = ScriptDirectory(str(SERVICES / service / "migrations"))
+    return tuple(script.revision for script in scripts.walk_revisions())
 
 
 def config_of(service: str, connection: Connection) -> Config:

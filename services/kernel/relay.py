@@ -7,6 +7,7 @@ the two, the lease runs out and the event is published again: at least once, and
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -39,11 +40,13 @@ class Relay:
         self._database = database
         self._bus = bus
         self._leased: list[int] = []
+        self.last_pass = time.monotonic()
 
     async def run(self) -> None:
         """Publish until cancelled: at once after a commit, and by a slow poll for other processes' commits."""
         while True:
             self._database.outbox_filled.clear()
+            self.last_pass = time.monotonic()
             try:
                 busy = await self.publish_waiting()
             except Exception as error:  # noqa: BLE001 (the rows wait; the relay must outlive its database's absence)

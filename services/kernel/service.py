@@ -12,6 +12,8 @@ from fastapi import APIRouter
 from joserfc.jwk import KeySet
 from sqlalchemy import MetaData, Table
 
+from medperf_contracts.events import Event
+
 from .auth import Gate
 from .bus import Bus
 from .db import Database
@@ -30,6 +32,7 @@ class Definition:
     title: str
     metadata: MetaData
     routers: Sequence[APIRouter]
+    publishes: Sequence[type[Event]] = ()
     consumers: Sequence[Consumer] = ()
     copies: Mapping[str, Table] = field(default_factory=dict)
     """The tables in which it keeps other services' things, by kind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medperf_contracts.events import BENCHMARK_EVENTS, CONTAINER_EVENTS, DATASET_EVENTS
 from services.kernel.dead_letters_api import router_of
 from services.kernel.service import Definition
 
@@ -14,6 +15,7 @@ DEFINITION = Definition(
     title="MedPerf registry",
     metadata=metadata,
     routers=(containers.router, benchmarks.router, datasets.router, router_of("registry")),
+    publishes=(*CONTAINER_EVENTS, *BENCHMARK_EVENTS, *DATASET_EVENTS),
     consumers=CONSUMERS,
     copies={"association": association_copies},
 )

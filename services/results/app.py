@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medperf_contracts.events import RESULT_EVENTS
 from services.kernel.dead_letters_api import router_of
 from services.kernel.service import Definition
 
@@ -14,6 +15,7 @@ DEFINITION = Definition(
     title="MedPerf results",
     metadata=metadata,
     routers=(router, router_of("results")),
+    publishes=RESULT_EVENTS,
     consumers=CONSUMERS,
     copies={
         "benchmark": benchmark_copies,

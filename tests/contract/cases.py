@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contract.whole import ADMIN, COMMITTEE, MODELER, NOBODY, OPERATOR, PASSWORD, SECRET, SITE, STRANGER, Whole
-from medperf_contracts.access import ACCESS, Role
-from services.embedded.store import SERVICE_NAMES
+from medperf_contracts.access import ACCESS, SERVICES, Role
 
 OWNED_BY_COMMITTEE = {Role.OWNER: COMMITTEE}
 OWNED_BY_SITE = {Role.OWNER: SITE}
@@ -296,9 +295,9 @@ CASES: tuple[Case, ...] = (
         _on("notifications/{}/read", _notification),
         OWNED_BY_SITE,
     ),
-    *(Case(f"GET /api/v1/dead-letters/{service}", _fixed(f"dead-letters/{service}")) for service in SERVICE_NAMES),
+    *(Case(f"GET /api/v1/dead-letters/{service}", _fixed(f"dead-letters/{service}")) for service in SERVICES),
     *(
         Case(f"POST /api/v1/dead-letters/{service}/replay", _fixed(f"dead-letters/{service}/replay", {}))
-        for service in SERVICE_NAMES
+        for service in SERVICES
     ),
 )

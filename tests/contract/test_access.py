@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from contract.cases import CASES, Case
 from contract.whole import ADMIN, COMMITTEE, MODELER, OPERATOR, SECRET, SITE, STRANGER, Whole
 from medperf_contracts.access import ACCESS, Role
-from services.embedded.server import DEFINITIONS
+from services.composition import DEFINITIONS
 from services.gateway.routes import service_of
 from services.kernel.http import OWN_TRANSACTIONS, ServiceRoute
 

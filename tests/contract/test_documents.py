@@ -12,7 +12,7 @@ from contract.conftest import DOCS
 from medperf_contracts.access import ACCESS, Role
 from medperf_contracts.problems import MEDIA_TYPE
 from medperf_contracts.versions import IDEMPOTENCY_HEADER
-from services.embedded.server import DEFINITIONS
+from services.composition import DEFINITIONS
 from services.kernel.http import OWN_TRANSACTIONS
 
 SERVICES = [definition.name for definition in DEFINITIONS]

@@ -12,7 +12,7 @@ import pytest
 
 import services
 from contract.conftest import DOCS
-from services.embedded.server import DEFINITIONS
+from services.composition import DEFINITIONS
 from services.kernel.errors import AppError
 
 SERVICES = [definition.name for definition in DEFINITIONS]

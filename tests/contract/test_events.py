@@ -16,7 +16,7 @@ from contract.whole import SECRET, Whole
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import EVERY_EVENT, Event
 from service.peer import parked
-from services.embedded.server import DEFINITIONS
+from services.composition import DEFINITIONS
 
 pytestmark = pytest.mark.xdist_group("events")
 BY_TOPIC = {event.TOPIC: event for event in EVERY_EVENT}

@@ -19,7 +19,7 @@ from schemathesis import GenerationMode
 from contract.whole import ADMIN, API, OPERATOR, SITE, Whole
 from medperf_contracts.problems import MEDIA_TYPE, Problem
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER
-from services.embedded.server import DEFINITIONS
+from services.composition import DEFINITIONS
 
 pytestmark = pytest.mark.xdist_group("sweep")
 CALLERS = [(definition.name, who) for definition in DEFINITIONS for who in (SITE, ADMIN)]

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.versions import IDEMPOTENCY_HEADER
 from services.accounts import commands as accounts
-from services.accounts import tokens
+from services.accounts import signing_keys
 from services.embedded.server import compose
 from services.embedded.store import Store
 from services.gateway.embedded import EmbeddedGateway
@@ -42,7 +42,7 @@ class Whole:
         self._runner = asyncio.Runner()
         store = Store(folder)
         store.assets.mkdir()
-        tokens.create_signing_key(store.signing_key)
+        signing_keys.create_signing_key(store.signing_key)
         self.services = compose(
             store, EmbeddedBus(), host="127.0.0.1", operator_token_hash=store.write_operator_token()
         )

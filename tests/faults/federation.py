@@ -15,8 +15,8 @@ from unittest.mock import patch
 
 from containers.small import write_tutorial
 from medperf_contracts.events import Event
+from services.composition import DEFINITIONS
 from services.embedded import seed
-from services.embedded.server import DEFINITIONS
 from services.embedded.store import Store
 from tutorials.path import EmbeddedServer
 

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import Event
 from medperf_contracts.versions import IDEMPOTENCY_HEADER
-from services.accounts import tokens
+from services.accounts import signing_keys, tokens
 from services.kernel import migrate
 from services.kernel.auth import ALGORITHM, AUDIENCE, ISSUER
 from services.kernel.bus import EmbeddedBus
@@ -40,14 +40,15 @@ class Peer:
         self._runner = asyncio.Runner()
         key_file = folder / "signing_key.json"
         if not key_file.exists():
-            tokens.create_signing_key(key_file)
-        self.key: OKPKey = tokens.load_signing_key(key_file)
+            signing_keys.create_signing_key(key_file)
+        self.key: OKPKey = signing_keys.signing_key(key_file)
         self.bus = EmbeddedBus()
         self.service = Service(
             definition,
             Settings(
                 database_url=f"sqlite+aiosqlite:///{folder / definition.name}.db",
-                signing_key_file=key_file,
+                signing_keys_file=key_file,
+                public_keys_file=key_file,
                 is_embedded=True,
                 is_on_loopback=True,
                 operator_token_hash=tokens.hash_token(OPERATOR_TOKEN),

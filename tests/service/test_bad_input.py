@@ -290,17 +290,17 @@ def test_a_token_that_is_none_is_refused_whatever_it_holds(caller: Caller) -> No
 def test_an_expired_token_and_one_of_another_server_are_refused(caller: Caller, tmp_path: Path) -> None:
     from joserfc import jwt
 
-    from services.accounts import tokens
+    from services.accounts import signing_keys
     from services.kernel.auth import ALGORITHM, AUDIENCE, ISSUER
 
     def signed(key_file: Path, *, seconds: int) -> str:
-        key, now = tokens.load_signing_key(key_file), int(time.time())
+        key, now = signing_keys.signing_key(key_file), int(time.time())
         says = {"iss": ISSUER, "aud": AUDIENCE, "sub": "1", "name": "ada", "admin": True}
         times = {"iat": now, "exp": now + seconds}
         return jwt.encode({"alg": ALGORITHM, "kid": key.kid}, says | times, key, algorithms=[ALGORITHM])
 
     own, foreign = caller.server.home / "signing_key.json", tmp_path / "foreign.json"
-    tokens.create_signing_key(foreign)
+    signing_keys.create_signing_key(foreign)
     assert caller.ask("GET", "/api/v1/users", token=signed(own, seconds=60)).status_code == 200
     for token, code in (
         (signed(own, seconds=-60), "token_expired"),

@@ -286,7 +286,7 @@ def test_an_event_that_the_bus_does_not_take_is_shown_until_it_does(
 
 
 def test_every_service_answers_for_its_own_messages(start: Callable[[Definition], Peer]) -> None:
-    from services.embedded.server import DEFINITIONS
+    from services.composition import DEFINITIONS
 
     for definition in DEFINITIONS:
         answer = start(definition).call("GET", f"/api/v1/dead-letters/{definition.name}", token=OPERATOR_TOKEN)

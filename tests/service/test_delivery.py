@@ -716,7 +716,7 @@ def test_every_migration_ends_at_the_tables_that_the_code_uses(
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from services.embedded.server import DEFINITIONS
+    from services.composition import DEFINITIONS
     from services.kernel.tables import KERNEL
 
     for definition in DEFINITIONS:

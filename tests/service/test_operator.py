@@ -17,10 +17,11 @@ import httpx
 import pexpect
 import pytest
 
+from medperf_contracts.access import SERVICES
 from service.served import COMMAND_SECONDS, PROGRAM, Start, environment, refused, run, servers
 from services.embedded import operator as operators
-from services.embedded.operator import operator
-from services.embedded.store import SERVICE_NAMES, Store, StoreError, StoreInUse
+from services.embedded.operator import operator_of
+from services.embedded.store import Store, StoreError, StoreInUse
 
 PASSWORD, ANOTHER = "sesame-sesame", "another-sesame"
 SEED_PEOPLE = ("testadmin", "testbenchmarkowner", "testmodelowner", "testdataowner")
@@ -102,14 +103,14 @@ def test_the_first_administrator_is_made_without_a_socket(home: Path, monkeypatc
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket.socket, "bind", connect)
-    with operator(Store(home)) as caller:
+    with operator_of(Store(home)) as caller:
         body = {"username": "root", "password": PASSWORD, "is_admin": True}
         assert caller.post("users", body).body["is_admin"] is True
         with pytest.raises(StoreInUse), Store(home).locked():
             pass  # the store is ours alone meanwhile
     assert asked == []
-    databases = {f"{service}.db" for service in SERVICE_NAMES}
-    assert {path.name for path in home.iterdir()} == {"assets", "lock", "server.log"} | databases
+    databases = {f"{service}.db" for service in SERVICES}
+    assert {path.name for path in home.iterdir()} == {"lock", "server.log"} | databases
 
 
 def test_a_command_waits_for_a_server_that_has_the_store_and_does_not_listen_yet(home: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_store_that_stays_in_use_is_an_error_and_not_a_wait_for_ever(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(operators, "STORE_WAIT_SECONDS", 0.3)
-    with Store(home).locked(), pytest.raises(StoreError, match="in use"), operator(Store(home)):
+    with Store(home).locked(), pytest.raises(StoreError, match="in use"), operator_of(Store(home)):
         pass
 
 

@@ -1,0 +1,100 @@
+"""The secret files of a deployment: made once, each renewed by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from joserfc.jwk import OKPKey
+
+from services.accounts import signing_keys
+from services.composition import DEFINITIONS
+from services.deployment import (
+    BROKER_ADMIN_PASSWORD,
+    DATABASE_ADMIN_PASSWORD,
+    PUBLIC_KEYS,
+    SIGNING_KEYS,
+    owner_of,
+)
+from services.kernel import topology
+from services.operator_error import OperatorError
+
+ERLANG_COOKIE = "erlang_cookie"
+BROKER_DEFINITIONS = "rabbitmq_definitions.json"
+_BITS_BYTES = 32
+
+BROKER_USERS = {
+    topology.ADMINISTRATOR: BROKER_ADMIN_PASSWORD,
+    **{
+        definition.name: f"{definition.name}_broker_password"
+        for definition in DEFINITIONS
+        if definition.publishes or definition.consumers
+    },
+}
+PASSWORDS = (
+    DATABASE_ADMIN_PASSWORD,
+    *(f"{role}_database_password" for each in DEFINITIONS for role in (each.name, owner_of(each.name))),
+    *BROKER_USERS.values(),
+    ERLANG_COOKIE,
+)
+# The administrator of the databases and the cookie are changed in the servers themselves first.
+RENEWABLE = (*(name for name in PASSWORDS if name not in (ERLANG_COOKIE, DATABASE_ADMIN_PASSWORD)), SIGNING_KEYS)
+
+
+def create(folder: Path) -> list[str]:
+    """Make every secret that is not there yet; returns the names of those made."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = [name for name in PASSWORDS if not (folder / name).exists()]
+    for name in made:
+        _write(folder / name, secrets.token_urlsafe(_BITS_BYTES))
+    if not (folder / SIGNING_KEYS).exists():
+        _write_keys(folder, [])
+        made += [SIGNING_KEYS, PUBLIC_KEYS]
+    if made or not (folder / BROKER_DEFINITIONS).exists():
+        _write_definitions(folder)
+        made.append(BROKER_DEFINITIONS)
+    return made
+
+
+def renew(folder: Path, name: str) -> None:
+    """Replace one secret by a new one; what is made of it is made again."""
+    if name not in RENEWABLE or not (folder / name).exists():
+        raise OperatorError(
+            f"There is no secret '{name}' in {folder} that can be renewed.",
+            hint=f"One of: {', '.join(RENEWABLE)}.",
+        )
+    if name == SIGNING_KEYS:
+        _write_keys(folder, list(signing_keys.keys_in(folder / SIGNING_KEYS)))
+        return
+    _write(folder / name, secrets.token_urlsafe(_BITS_BYTES))
+    if name in BROKER_USERS.values():
+        _write_definitions(folder)
+
+
+def _write_keys(folder: Path, before: list[OKPKey]) -> None:
+    """The key that was next signs now, and the one that signed is known until the next renewal."""
+    current, following = (before[1] if before else signing_keys.new_key()), signing_keys.new_key()
+    known = [current, following, *before[:1]]
+    # The public ones first: whoever is stopped between the two has no key that signs and is not known.
+    _write(folder / PUBLIC_KEYS, signing_keys.as_document(known, private=False))
+    _write(folder / SIGNING_KEYS, signing_keys.as_document([current, following], private=True))
+
+
+def _write_definitions(folder: Path) -> None:
+    passwords = {user: (folder / name).read_text() for user, name in BROKER_USERS.items()}
+    document = topology.definitions(DEFINITIONS) | topology.users(DEFINITIONS, passwords)
+    _write(folder / BROKER_DEFINITIONS, json.dumps(document, indent=2) + "\n")
+
+
+def _write(path: Path, content: str) -> None:
+    """Whole or not at all, readable by its owner only."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
