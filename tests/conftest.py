@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from servers.postgresql import PostgresqlServer
+    from servers.rabbitmq import RabbitmqServer
 
 # A shell's background job inherits an ignored SIGINT, and would hand it on to each command that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -48,6 +54,32 @@ def base_image() -> str:
             return (Path(named) / "base").read_text().strip().removeprefix("sha256:")
         time.sleep(0.5)
     pytest.fail(f"the base image was not made within {BASE_SECONDS} s")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """One PostgreSQL for this process's tests. They make databases on it, and never stop it."""
+    from servers.postgresql import postgresql  # imported by who asks: most tests need no server
+
+    with postgresql(fsync=False) as server:  # it outlives every test that reads from it
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitmqServer]:
+    """One RabbitMQ node for this process's tests, with an administrator. They never stop it."""
+    from servers.rabbitmq import rabbitmq
+
+    with rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nginx_binary() -> Path:
+    """The program."""
+    from servers.nginx import find_nginx
+
+    return find_nginx()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

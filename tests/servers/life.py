@@ -1,0 +1,197 @@
+"""How a test has a server's processes: it starts, stops, kills and freezes them, and reads their log."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+STOP_SECONDS = 20
+_TAIL_CHARACTERS = 3_000
+# Below the range from which the kernel takes ports for outgoing connections: a port is still free at a restart.
+_PORTS = range(15_000, 30_000)
+
+
+class Life(Protocol):
+    """A server's processes, wherever they run."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def pids(self) -> list[int]: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
+    def tail(self) -> str: ...
+
+
+class Processes:
+    """A program started by hand, and every process that descends from it."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        stop_by: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self.argv, self.log, self._environment, self._stop_by = list(argv), log, environment, stop_by
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the program itself; fails where it does not run."""
+        if self._popen is None or self._popen.poll() is not None:
+            pytest.fail(f"{self.argv[0]} does not run:\n{self.tail()}")
+        return self._popen.pid
+
+    @property
+    def pids(self) -> list[int]:
+        """The program's and its descendants', the program's first."""
+        return tree(self.pid)
+
+    def is_running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self.argv,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def stop(self) -> None:
+        """End it in order; killed where it does not end."""
+        if self._popen is None:
+            return
+        if self.is_running():
+            self.thaw()
+            self._popen.send_signal(self._stop_by)
+            try:
+                self._popen.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                pytest.fail(f"{self.argv[0]} did not stop within {STOP_SECONDS} s:\n{self.tail()}")
+        self._popen.wait()
+
+    def kill(self) -> None:
+        """SIGKILL to all of it at once: also to children that made a session of their own."""
+        if self._popen is None or not self.is_running():
+            return
+        self.freeze()  # nothing is forked between the look and the signal
+        pids = self.pids
+        _signal_all(pids, signal.SIGKILL)
+        self._popen.wait()
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+        _signal_all(self.pids, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        _signal_all(self.pids, signal.SIGCONT)
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-_TAIL_CHARACTERS:] if self.log.exists() else "(no log)"
+
+
+class Foreign:
+    """A server that an environment variable names: the tests use it, and never stop it."""
+
+    def __init__(self, variable: str) -> None:
+        self._variable = variable
+
+    def start(self) -> None:
+        pass
+
+    def _not_ours(self) -> int:
+        pytest.fail(
+            f"this test stops or kills its server, and {self._variable} names one that is not the tests' own: "
+            f"run it without {self._variable}"
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._not_ours()
+
+    @property
+    def pids(self) -> list[int]:
+        return [self._not_ours()]
+
+    def stop(self) -> None:
+        self._not_ours()
+
+    kill = freeze = thaw = stop
+
+    def tail(self) -> str:
+        return f"(its log is where {self._variable} has it)"
+
+
+def tree(root: int) -> list[int]:
+    """A process and its descendants."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):  # it ended meanwhile
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [root]
+    for pid in found:
+        found.extend(child for child, parent in parents.items() if parent == pid)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs or is frozen; one that ended and was not waited for yet is not alive."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _signal_all(pids: Sequence[int], by: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, by)
+
+
+def free_port() -> int:
+    """A port of the loopback on which nothing listens, and which no connection takes by chance."""
+    for _ in range(100):
+        port = random.choice(_PORTS)
+        with socket.socket() as listener, suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no free port on 127.0.0.1")
+
+
+def wait_for_port(port: int, *, of: Life, seconds: float, host: str = "127.0.0.1") -> None:
+    """Until something listens there; fails with the end of its log."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError as error:
+            if time.monotonic() > deadline or (isinstance(of, Processes) and not of.is_running()):
+                pytest.fail(f"nothing listens on {host}:{port} ({error}):\n{of.tail()}")
+            time.sleep(0.05)
+        else:
+            return

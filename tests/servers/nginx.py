@@ -1,0 +1,90 @@
+"""A real nginx for tests.
+
+It is a program, not a container: it must reach services on the loopback of the machine that runs the tests.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .found import NGINX, first, named, program
+from .life import Processes, wait_for_port
+
+START_SECONDS = 10.0
+
+
+def find_nginx() -> Path:
+    """The program that the environment names, else Debian's."""
+    return first("nginx", NGINX, (_named, lambda: program("nginx", package="nginx-light", folders=("/usr/sbin",))))
+
+
+def _named() -> Path:
+    path = Path(named(NGINX))
+    if not path.is_file():
+        pytest.fail(f"{NGINX} names {path}, which is no program")
+    return path
+
+
+class NginxServer:
+    """An nginx on a folder that holds its `nginx.conf`, and its processes."""
+
+    def __init__(self, binary: Path, folder: Path, *, port: int, options: str = "") -> None:
+        """`port` is one that the configuration listens on, `options` are directives beside it (`-g`)."""
+        for name in ("tmp", "logs"):
+            (folder / name).mkdir(exist_ok=True)
+        argv = [str(binary), "-p", f"{folder}/", "-c", "nginx.conf", "-e", "stderr"]
+        if options:
+            argv += ["-g", options]
+        self.port = port
+        self._life = Processes(argv, log=folder / "nginx.log", stop_by=signal.SIGQUIT)
+
+    @property
+    def pid(self) -> int:
+        """Of the master."""
+        return self._life.pid
+
+    @property
+    def pids(self) -> list[int]:
+        return self._life.pids
+
+    def start(self) -> None:
+        self._life.start()
+        wait_for_port(self.port, of=self._life, seconds=START_SECONDS)
+
+    def stop(self) -> None:
+        """In order: requests that were begun are answered."""
+        self._life.stop()
+
+    def kill(self) -> None:
+        """SIGKILL to the master and its workers."""
+        self._life.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        self._life.freeze()
+
+    def thaw(self) -> None:
+        self._life.thaw()
+
+    def tail(self) -> str:
+        """The end of what it said."""
+        return self._life.tail()
+
+
+@contextmanager
+def nginx(binary: Path, folder: Path, *, port: int, options: str = "") -> Iterator[NginxServer]:
+    """nginx at work, killed at the end. The configuration says `daemon off`, or `options` do."""
+    server = NginxServer(binary, folder, port=port, options=options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
