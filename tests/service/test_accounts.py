@@ -435,7 +435,7 @@ def test_a_login_whose_password_was_being_checked_meanwhile_is_refused(
     async def change_while_it_waits() -> Response:
         logging_in = asyncio.create_task(peer.send("POST", f"{AUTH}/login", ADA, key=""))
         async with asyncio.timeout(10):
-            while not places._waiters:  # noqa: ASYNC110 (there is no event for it)
+            while not places._waiters:
                 await asyncio.sleep(0.01)
         async with peer.service.database.write() as session:
             if what == "disable":
