@@ -199,6 +199,7 @@ def test_while_its_database_is_away_a_consumer_holds_one_message_and_then_goes_o
         async with consuming(peer, receive) as worker:
             await tried.has(3)
             assert set(tried) == {events[0].id}, "no other message while the first could not be taken"
+            assert await peer.count(RECORD_ASSOCIATION) == 2, "nor does it keep them from others"
             (consumption,) = worker.consumptions
             assert consumption.is_consuming
             is_away = False
@@ -268,13 +269,21 @@ def test_what_cannot_be_read_goes_to_the_queue_of_the_unreadable_and_holds_up_no
         async with consuming(peer, taken.receive):
             await taken.has(1)
         assert taken == [event.id]
-        await peer.until(f"{RECORD_ASSOCIATION}{topology.UNREADABLE_SUFFIX}", 1)
+        unreadable = f"{RECORD_ASSOCIATION}{topology.UNREADABLE_SUFFIX}"
+        await peer.until(unreadable, 1)
+        async with peer.channel() as channel:
+            message = await (await channel.get_queue(unreadable, ensure=False)).get()
+        assert message is not None
+        assert message.body == body
+        assert message.headers["x-first-death-reason"] == "rejected", "at once, not after many tries"
         await bus.close()
 
     run(check)
 
 
-def test_a_consumer_that_the_broker_ends_is_begun_again(run: Run) -> None:
+def test_a_consumer_that_the_broker_ends_is_begun_again_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amqp, "LOOK_SECONDS", 600.0)  # it is told, and need not look
+
     async def check(peer: Broker) -> None:
         bus, taken = peer.bus("associations"), Taken()
         async with consuming(peer, taken.receive):
@@ -300,7 +309,7 @@ def test_a_consumer_in_name_only_is_found_out_and_begun_again(run: Run, monkeypa
             nonlocal silent
             if silent:  # what it is given, it never sees: as after a reconnect that lost the consumer
                 silent -= 1
-                return await consume(queue, lambda _: None, no_ack=False, **options)
+                return await consume(queue, unheard, **options)
             return await consume(queue, callback, **options)
 
         monkeypatch.setattr(aio_pika.queue.Queue, "consume", sometimes_deaf)
@@ -333,6 +342,10 @@ def test_a_connection_that_is_cut_loses_nothing(run: Run) -> None:
         await bus.close()
 
     run(check)
+
+
+async def unheard(message: object) -> None:
+    """What a consumer in name only does."""
 
 
 async def published(bus: AmqpBus, event: Envelope) -> set[uuid.UUID]:
