@@ -22,6 +22,7 @@ from medperf_contracts.events import EVERY_EVENT, Event
 from medperf_contracts.values import Decision, State
 from services.associations import commands as associations
 from services.composition import DEFINITIONS
+from services.gateway import nginx
 from services.kernel import topology
 from services.kernel.bus import EmbeddedBus
 from services.kernel.errors import AppError, every_error
@@ -133,8 +134,9 @@ def documents() -> dict[str, str]:
     """Every made document, by its path under `docs/`."""
     made = {f"openapi/{definition.name}.json": _json(_openapi(definition)) for definition in DEFINITIONS}
     made |= {f"events/{event.TOPIC}.json": _json(_event(event)) for event in EVERY_EVENT}
-    made |= {"events.md": _events_table(), "errors.md": _errors_table()}
-    return made | {"../deploy/rabbitmq/definitions.json": _json(topology.definitions(DEFINITIONS))}
+    made |= {f"../deploy/nginx/{name}": text for name, text in nginx.deployments().items()}
+    made |= {"../deploy/rabbitmq/definitions.json": _json(topology.definitions(DEFINITIONS))}
+    return made | {"events.md": _events_table(), "errors.md": _errors_table()}
 
 
 def _openapi(definition: Definition) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -13,10 +13,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from services.kernel.body_limit import BodyLimit
-from services.kernel.errors import NoSuchAddress
+from services.kernel.errors import AppError, MethodNotAllowed, NoSuchAddress
 from services.kernel.problems import problem_response
 
-from .routes import ASSETS, service_of
+from .admission import refusal_of
+from .routes import ASSET_MEDIA_TYPE, ASSETS, service_of
 
 
 class EmbeddedGateway:
@@ -37,8 +38,7 @@ class EmbeddedGateway:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        path: str = scope["path"]
-        service = service_of(path)
+        service = None if refusal_of(scope) else service_of(scope["path"])
         if service is not None:
             await self._apps[service](scope, receive, send)
         else:
@@ -46,18 +46,27 @@ class EmbeddedGateway:
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if path.startswith(f"{ASSETS}/"):
-            await self._serve_asset(scope, receive, send)
+        refusal = refusal_of(scope)
+        if refusal is not None:
+            response = _problem(refusal)
+        elif not path.startswith(f"{ASSETS}/"):
+            response = _problem(_no_such_address(path))
+        elif scope["method"] not in ("GET", "HEAD"):
+            response = _problem(MethodNotAllowed("A file can only be fetched."))
+            response.headers["Allow"] = "GET, HEAD"
         else:
-            await _no_such_address(path)(scope, receive, send)
-
-    async def _serve_asset(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = scope["path"].removeprefix(ASSETS)
-        response = _no_such_address(scope["path"])
-        if self._assets is not None:
-            with suppress(HTTPException):
-                response = await self._assets.get_response(name.lstrip("/"), scope)
+            response = await self._asset(path, scope)
         await response(scope, receive, send)
+
+    async def _asset(self, path: str, scope: Scope) -> Response:
+        if self._assets is None or "/." in path:  # a copy that is being made
+            return _problem(_no_such_address(path))
+        try:
+            response = await self._assets.get_response(path.removeprefix(f"{ASSETS}/"), scope)
+        except HTTPException:
+            return _problem(_no_such_address(path))
+        response.headers["Content-Type"] = ASSET_MEDIA_TYPE
+        return response
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The server's life: a mounted application's lifespan is not run by itself, so each is entered here."""
@@ -75,10 +84,9 @@ class EmbeddedGateway:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _no_such_address(path: str) -> Response:
-    return problem_response(
-        status=NoSuchAddress.status,
-        code=NoSuchAddress.code,
-        detail=f"There is nothing at {path[:200]}.",
-        hint=NoSuchAddress.hint,
-    )
+def _no_such_address(path: str) -> NoSuchAddress:
+    return NoSuchAddress(f"There is nothing at {path[:200]}.")
+
+
+def _problem(refusal: AppError) -> Response:
+    return problem_response(status=refusal.status, code=refusal.code, detail=refusal.detail, hint=refusal.hint)

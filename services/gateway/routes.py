@@ -5,9 +5,13 @@ Rendered as the proxy's configuration for a deployment, used as it is by the emb
 
 from __future__ import annotations
 
+from medperf_contracts.access import ACCESS, Role
+
 API = "/api/v1"
 # What registered URLs of additional files and demo data begin with.
 ASSETS = "/assets"
+# Never a type that a browser would show or run.
+ASSET_MEDIA_TYPE = "application/octet-stream"
 
 ROUTES: dict[str, str] = {
     f"{API}/server": "accounts",
@@ -39,3 +43,20 @@ def service_of(path: str) -> str | None:
         if path == prefix or path.startswith(f"{prefix}/"):
             return service
     return None
+
+
+def from_outside() -> dict[str, str]:
+    """The routes of a deployment: without those of which every endpoint is the operator's alone.
+
+    No operator's token exists there: operators work where the databases are, not through the front door.
+    """
+    return {prefix: service for prefix, service in ROUTES.items() if not _is_operators(prefix)}
+
+
+def _is_operators(prefix: str) -> bool:
+    admitted = [
+        roles
+        for endpoint, roles in ACCESS.items()
+        if (path := endpoint.partition(" ")[2]) == prefix or path.startswith(f"{prefix}/")
+    ]
+    return bool(admitted) and all(roles == {Role.OPERATOR} for roles in admitted)

@@ -247,6 +247,8 @@ def build_app(service: Service) -> FastAPI:
         version="v1",
         docs_url=None,
         redoc_url=None,
+        # Its answer would name an address made of the Host header, with http:// behind a proxy that speaks TLS.
+        redirect_slashes=False,
         openapi_url=f"/api/v1/openapi/{service.database.service}.json",
         dependencies=[Security(HTTPBearer(auto_error=False, description="An access token from login"))],
         responses={

@@ -55,7 +55,9 @@ Script = Callable[[Asked], Reply]
 class ScriptedPeer:
     """Listens on loopback; `script` gives the answer to each request, `asked` holds what arrived."""
 
-    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, script: Script, *, tls: ssl.SSLContext | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self.script = script
         self._scheme = "http" if tls is None else "https"
         self.asked: list[Asked] = []
@@ -87,7 +89,7 @@ class ScriptedPeer:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(address, Handler)
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
