@@ -111,7 +111,7 @@ def operator(*, makes_store: bool = False) -> Iterator[Person]:
     Only a command that may be a store's first one makes it.
     """
     if Deployment.is_named():
-        with _of_deployment(Deployment.from_environment()) as person:
+        with operator_of_deployment(Deployment.from_environment()) as person:
             yield person
         return
     from .embedded.operator import operator_of
@@ -127,7 +127,8 @@ def operator(*, makes_store: bool = False) -> Iterator[Person]:
 
 
 @contextmanager
-def _of_deployment(deployment: Deployment) -> Iterator[Person]:
+def operator_of_deployment(deployment: Deployment) -> Iterator[Person]:
+    """The operator, towards a deployment's services, put together in this process."""
     log.configure(_quiet())
     token, token_hash = new_operator_token()
     services = {name: deployment.service(name, EmbeddedBus(), operator_token_hash=token_hash) for name in SERVICES}

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,9 @@ from typing import Any
 
 import httpx
 import pytest
-from peers.name_server import NameServer
-from services.gateway.nginx import Gateway, render
 
 from medperf_contracts.access import SERVICES
+from peers.name_server import NameServer
 from servers.found import LOOPBACK
 from servers.life import Processes, free_port
 from servers.nginx import NginxServer, find_nginx
@@ -28,7 +27,10 @@ from servers.postgresql import PostgresqlServer, postgresql
 from servers.rabbitmq import RabbitmqServer, rabbitmq
 from services import secret_files
 from services.composition import DEFINITIONS
+from services.deployment import Deployment as Deployed
+from services.gateway.nginx import Gateway, render
 from services.kernel import topology
+from services.operator import operator_of_deployment
 
 READY_SECONDS = 90.0
 COMMAND_SECONDS = 120.0
@@ -103,8 +105,12 @@ class Deployment:
         assert done.returncode == 0, f"medperf-server {arguments}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def add_account(self, name: str, password: str, *, is_admin: bool = False) -> None:
-        self.command("user", "add", name, *(["--admin"] if is_admin else []), "--password-stdin", given=password)
+    def add_accounts(self, names: Iterable[str], password: str, *, administrator: str) -> None:
+        """As `medperf-server user add` does, all in one process."""
+        with operator_of_deployment(Deployed.from_environment(self.environment)) as operator:
+            for name in (administrator, *names):
+                body = {"username": name, "password": password, "is_admin": name == administrator}
+                operator.post("users", body)
 
     def start(self, *, replicas: int, workers: int, gateway: Mapping[str, int]) -> None:
         """Start every process, and wait until all of it is ready."""
@@ -182,7 +188,7 @@ class Deployment:
             **{"requests_a_second": 100_000, "logins_a_minute": 60_000, **limits},
         )
         (folder / "nginx.conf").write_text(render(gateway))
-        self.nginx = NginxServer(find_nginx(), folder, port=self.port, options="daemon off;")
+        self.nginx = NginxServer(find_nginx(), folder, port=self.port)
         self.nginx.start()
 
 

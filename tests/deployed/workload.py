@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-PASSWORD = "sesame-sesame"
+PASSWORD, ADMINISTRATOR = "sesame-sesame", "ann"
 ANSWER_SECONDS, PATIENCE_SECONDS = 20.0, 240.0
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 MODELS_OF_A_BENCHMARK_MOST = 6
@@ -56,35 +56,38 @@ class Benchmark:
 
 
 class Workload:
-    """`commands` is about how many are acknowledged at the end."""
+    """People at work until `is_enough`; the command of each that is under way then is still answered."""
 
-    def __init__(self, url: str, people: list[str], *, commands: int, seed: int) -> None:
+    def __init__(self, url: str, *, sites: int, committees: int, seed: int) -> None:
         self._url = url
         self._random = random.Random(seed)
-        self.commands = commands
+        self._sites, self._committees = sites, committees
+        self.is_enough = False
         self.acknowledged: list[Acknowledged] = []
         self.retries: Counter[str] = Counter()
-        self._people = {name: Person(name) for name in people}
+        self._people = {name: Person(name) for name in (ADMINISTRATOR, *self.names())}
         self._number = 0
         self._http: httpx.AsyncClient
 
-    @property
-    def is_done(self) -> bool:
-        return len(self.acknowledged) >= self.commands
+    def names(self) -> list[str]:
+        """Of everybody who needs an account, but the administrator."""
+        numbers = range(self._committees)
+        theirs = [f"{role}-{number}" for role in ("committee", "models") for number in numbers]
+        return theirs + [f"site-{number}" for number in range(self._sites)]
 
-    async def run(self, *, sites: int, committees: int) -> None:
-        """Until the commands are done; raises at the first answer that must not be."""
+    async def run(self) -> None:
+        """Work; raises at the first answer that must not be."""
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=50)
         async with httpx.AsyncClient(
             base_url=self._url, timeout=ANSWER_SECONDS, limits=limits, trust_env=False
         ) as self._http:
             benchmarks = await asyncio.gather(
-                *(self._open_benchmark(self._people[f"committee-{number}"]) for number in range(committees))
+                *(self._open_benchmark(self._people[f"committee-{number}"]) for number in range(self._committees))
             )
             async with asyncio.TaskGroup() as group:
                 for number, benchmark in enumerate(benchmarks):
                     group.create_task(self._bring_models(self._people[f"models-{number}"], benchmark))
-                for number in range(sites):
+                for number in range(self._sites):
                     site = self._people[f"site-{number}"]
                     group.create_task(self._take_part(site, benchmarks[number % len(benchmarks)]))
 
@@ -98,11 +101,11 @@ class Workload:
         }
         made = await self._do(committee, "benchmark", "benchmarks", body)
         await self._do(committee, "benchmark", f"benchmarks/{made['id']}/set-operational", {})
-        opened = await self._do(self._people["ann"], "benchmark", f"benchmarks/{made['id']}/approve", {})
+        opened = await self._do(self._people[ADMINISTRATOR], "benchmark", f"benchmarks/{made['id']}/approve", {})
         return Benchmark(committee, opened, preparation, metrics, [(reference, None)])
 
     async def _bring_models(self, owner: Person, benchmark: Benchmark) -> None:
-        while not self.is_done:
+        while not self.is_enough:
             model = await self._container(owner)
             association = await self._join(owner, benchmark, {"model_id": model["id"]}, ("container", model))
             if len(benchmark.models) < MODELS_OF_A_BENCHMARK_MOST:
@@ -113,7 +116,7 @@ class Workload:
                 await asyncio.sleep(self._random.random())
 
     async def _take_part(self, site: Person, benchmark: Benchmark) -> None:
-        while not self.is_done:
+        while not self.is_enough:
             dataset = await self._dataset(site, benchmark)
             association = await self._join(site, benchmark, {"dataset_id": dataset["id"]}, ("dataset", dataset))
             if self._random.random() < 0.15:  # not this time: withdrawn or rejected, then asked again

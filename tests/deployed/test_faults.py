@@ -1,0 +1,88 @@
+"""Many people at work while something is killed, frozen or cut off every second: nothing is lost or done twice.
+
+`make faults` runs the long form and writes the report; `make test` a short one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from deployed.checker import Checker, Findings
+from deployed.deployment import Deployment, deployment
+from deployed.injuries import Injuries
+from deployed.workload import ADMINISTRATOR, PASSWORD, Workload
+
+SEED = int(os.environ.get("MEDPERF_FAULTS_SEED", "20261125"))
+COMMANDS = int(os.environ.get("MEDPERF_FAULTS_COMMANDS", "300"))
+FAULTS = int(os.environ.get("MEDPERF_FAULTS_INJURIES", "14"))
+REPORT = os.environ.get("MEDPERF_FAULTS_REPORT")
+EVERY_SECONDS = 1.0
+QUIET_SECONDS = 240.0
+
+
+def test_nothing_is_lost_or_done_twice_whatever_is_killed_frozen_or_cut_off(tmp_path: Path) -> None:
+    with deployment(tmp_path) as whole:
+        workload = Workload(whole.url, sites=12, committees=3, seed=SEED)
+        whole.add_accounts(workload.names(), PASSWORD, administrator=ADMINISTRATOR)
+        injuries = Injuries(whole, seed=SEED)
+        began = time.monotonic()
+        asyncio.run(_work_under(workload, injuries))
+        worked_seconds = time.monotonic() - began
+        whole.wait_until_ready()
+        found = asyncio.run(_found(whole, workload))
+        unreadable = _unreadable(whole)
+    report = _report(workload, injuries, found, worked_seconds)
+    print(report)
+    if REPORT:
+        Path(REPORT).write_text(report)
+    assert found.all == []
+    assert unreadable == {queue: count for queue, count in injuries.poison.items() if count}
+    assert len(workload.acknowledged) >= COMMANDS
+
+
+async def _work_under(workload: Workload, injuries: Injuries) -> None:
+    def is_enough() -> bool:
+        done = sum(injuries.done.values()) >= FAULTS and len(workload.acknowledged) >= COMMANDS
+        return done or work.done()
+
+    async with asyncio.TaskGroup() as group:
+        work = group.create_task(workload.run())
+        await injuries.run(every_seconds=EVERY_SECONDS, until=is_enough)
+        workload.is_enough = True
+
+
+async def _found(whole: Deployment, workload: Workload) -> Findings:
+    checker = Checker(whole.database_server)
+    await checker.until_quiet(seconds=QUIET_SECONDS)
+    return await checker.check(workload.acknowledged)
+
+
+def _unreadable(whole: Deployment) -> Mapping[str, int]:
+    """What lies in the queues of what cannot be read; every other queue must be empty."""
+    listed = whole.rabbitmq.ctl(
+        "list_queues", "--vhost", "medperf", "--quiet", "--no-table-headers", "name", "messages"
+    )
+    counts = {name: int(count) for name, count in (line.split() for line in listed.splitlines())}
+    return {name.removesuffix(".unreadable"): count for name, count in counts.items() if count}
+
+
+def _report(workload: Workload, injuries: Injuries, found: Findings, seconds: float) -> str:
+    counts = {**found.counts, "faults": sum(injuries.done.values())}
+    outcome = {
+        "lost": len(found.lost),
+        "double effects": len(found.doubled),
+        "differences between copies and owners": len(found.differing),
+        "messages unaccounted for": len(found.unaccounted),
+    }
+    lines = [f"Seed {SEED}; {seconds:.0f} s of work.", "", "| counted | |", "|---|---|"]
+    lines += [f"| {what} | {count:,} |" for what, count in (counts | outcome).items()]
+    lines += ["", "| fault | times |", "|---|---|"]
+    lines += [f"| {kind} | {count} |" for kind, count in sorted(injuries.done.items())]
+    lines += ["", "| tried again because of | times |", "|---|---|"]
+    lines += [f"| {why} | {count} |" for why, count in workload.retries.most_common()]
+    lines += ["", *found.all[:50]]
+    return "\n".join(lines).rstrip() + "\n"
