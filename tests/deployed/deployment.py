@@ -105,6 +105,10 @@ class Deployment:
         assert done.returncode == 0, f"medperf-server {arguments}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def rows(self, service: str, query: str) -> list[tuple[object, ...]]:
+        """What a service's database holds, read beside it."""
+        return [tuple(row.values()) for row in self.postgresql.fetch(query, database=service)]
+
     def add_accounts(self, names: Iterable[str], password: str, *, administrator: str) -> None:
         """As `medperf-server user add` does, all in one process."""
         with operator_of_deployment(Deployed.from_environment(self.environment)) as operator:
@@ -218,6 +222,7 @@ def deployment(
             "MEDPERF_DATABASE_SERVER": f"postgresql://{database.host}:{database.port}",
             "MEDPERF_BROKER_SERVER": f"amqp://{broker.host}:{broker.port}",
             "MEDPERF_SECRETS": str(made),
+            "MEDPERF_SERVER_HOME": str(folder),
             "PYTHONUNBUFFERED": "1",
         }
         stack.callback(whole.kill)

@@ -6,12 +6,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pexpect
 import pytest
 
 from containers.small import write_cases, write_container
+from deployed.deployment import Deployment, deployment
 from flow.test_path import assert_nothing_is_left_over, rows
 from medperf.manifest import Role
 from peers.people import PASSWORD, Person, write_benchmark
@@ -54,7 +56,7 @@ models-3    | 1-9 | 2 4 6-9 | 1 2   |   |     | 4         |   | 4-6s         | a
 class Federation:
     """A server that was not seeded, and its people, each on a machine of their own."""
 
-    def __init__(self, server: EmbeddedServer, people: dict[str, Person]) -> None:
+    def __init__(self, server: EmbeddedServer | Deployment, people: dict[str, Person]) -> None:
         self.server = server
         self.people = people
         self.typed: set[tuple[str, str]] = set()
@@ -139,22 +141,43 @@ class Federation:
         return int(found[1])
 
 
+@contextmanager
+def embedded(folder: Path) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+SERVERS: dict[str, Callable[[Path], AbstractContextManager[EmbeddedServer | Deployment]]] = {
+    "embedded": embedded,
+    "deployed": deployment,
+}
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EmbeddedServer | Deployment]:
+    """All in one process, or each service apart on RabbitMQ and PostgreSQL behind nginx."""
+    with SERVERS[request.param](tmp_path / "server") as at_work:
+        yield at_work
+
+
 @pytest.fixture
 def federation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Federation]:
-    server = EmbeddedServer(tmp_path / "store")
-    server.start()
+    server: EmbeddedServer | Deployment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Federation:
     people = {}
     for name in (ADMINISTRATOR, *COMMITTEES, *SITES, *MODEL_OWNERS):
         role = ["--admin"] if name == ADMINISTRATOR else []
         server.command("user", "add", name, "--password-stdin", *role, given=f"{PASSWORD}\n")
         people[name] = Person(name, tmp_path / name, server.url, monkeypatch, capsys)
         people[name].machine.mkdir()
-    try:
-        yield Federation(server, people)
-    finally:
-        server.stop()
+    return Federation(server, people)
 
 
 def set_up(federation: Federation) -> None:
@@ -247,7 +270,7 @@ def test_a_federation_is_built_by_its_peoples_commands_and_everybody_sees_what_c
     assert_nothing_is_left_over(federation.server)
 
 
-def wait_for_deliveries(server: EmbeddedServer) -> None:
+def wait_for_deliveries(server: EmbeddedServer | Deployment) -> None:
     """Every event was handled: what people see no longer changes by itself."""
     deadline = time.monotonic() + DELIVERY_SECONDS
     while time.monotonic() < deadline:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deployed.deployment import Deployment
 from flow.conftest import StartServer
 from tutorials.path import YES, EmbeddedServer, Site, Step, data_owner_path, login
 
@@ -20,13 +21,15 @@ DELIVERED_SECONDS = 30.0
 SCORES = {2: (0.872825, 0.691489), 4: (0.940797, 0.840426)}
 
 
-def rows(server: EmbeddedServer, service: str, query: str) -> list[tuple[object, ...]]:
+def rows(server: EmbeddedServer | Deployment, service: str, query: str) -> list[tuple[object, ...]]:
     """What a service's database holds, read beside the server."""
+    if isinstance(server, Deployment):
+        return server.rows(service, query)
     with sqlite3.connect(f"file:{server.home / service}.db?mode=ro", uri=True) as connection:
         return connection.execute(query).fetchall()
 
 
-def assert_nothing_is_left_over(server: EmbeddedServer) -> None:
+def assert_nothing_is_left_over(server: EmbeddedServer | Deployment) -> None:
     """Every event is sent in time, every delivery had its effect once, and no message waits or died."""
     # The last event may be on its way still: a bus in disorder delivers it at the second try on average.
     deadline = time.monotonic() + DELIVERED_SECONDS
