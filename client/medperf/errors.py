@@ -114,3 +114,9 @@ class ProblemsFound(ClientError):
     """A look at this machine, its network and the server found a problem; each says what to do."""
 
     exit_code = 16
+
+
+class VersionMismatch(ClientError):
+    """Client and server are of releases that do not understand each other."""
+
+    exit_code = 17

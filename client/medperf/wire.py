@@ -13,8 +13,16 @@ from urllib.parse import urlsplit
 import httpx
 
 from medperf_contracts.problems import Problem
+from medperf_contracts.releases import (
+    CLIENT,
+    CLIENT_HEADER,
+    OLDEST_SERVER,
+    SERVER_HEADER,
+    is_older,
+    release_in,
+)
 
-from .errors import ClientError, Refused, ServerUnreachable
+from .errors import ClientError, Refused, ServerUnreachable, VersionMismatch
 from .network import Network
 from .proxies import Proxy, proxy_for, refused_by, status_of
 from .retries import Patience, TryAgain, patiently, retry_after_seconds
@@ -82,6 +90,7 @@ class Wire:
         network.is_plain(server)
         self._proxy = proxy_for(server) if transport is None else None
         self._client = client_for(server, network, self._proxy, transport)
+        self._client.headers[CLIENT_HEADER] = CLIENT
 
     def ask(self, request: Request) -> Answer:
         """The answer, whatever its status but one that may pass; ServerUnreachable when there is none."""
@@ -102,6 +111,7 @@ class Wire:
             raise TryAgain(self._unreachable(_plain(error))) from error
         except httpx.RequestError as error:
             raise self._lost(request, _plain(error)) from error
+        check_release(answer, self._server)
         if answer.status == 407 and self._proxy is not None:
             raise refused_by(self._proxy, self._server, answer.status)[0]
         if answer.status in _STATUSES_TO_WAIT_FOR:
@@ -166,6 +176,19 @@ class Wire:
             " NO_PROXY; `medperf doctor` looks at each), "
             "then run the same command again: nothing is sent twice.",
         )
+
+
+def check_release(answer: Answer, server: str) -> None:
+    """Raise VersionMismatch where client or server is too old for the other, whatever else was answered."""
+    release = release_in(answer.headers.get(SERVER_HEADER.lower()), "medperf-server")
+    if release is not None and is_older(release, OLDEST_SERVER):
+        raise VersionMismatch(
+            f"{server} is of release {release}, which this client ({CLIENT}) no longer understands.",
+            hint=f"Ask its operator to update it to {OLDEST_SERVER} or later, or install the client of its release.",
+        )
+    problem = answer.problem if answer.status == 426 else None
+    if problem is not None and problem.code == "client_too_old":
+        raise VersionMismatch(f"{server}: {problem.detail}", hint=problem.hint)
 
 
 def refusal(answer: Answer, server: str) -> Refused:

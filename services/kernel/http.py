@@ -30,6 +30,7 @@ from . import idempotency, log, openapi
 from .auth import Caller
 from .body_limit import BodyLimit
 from .errors import AppError, InvalidDocument, InvalidInput, VersionRequired
+from .handshake import ClientTooOld, Handshake
 from .log import logger
 from .problems import install_handlers
 from .service import Service
@@ -255,10 +256,12 @@ def build_app(service: Service) -> FastAPI:
             400: {"model": Problem, "description": "Malformed: no JSON, a missing or malformed header"},
             401: {"model": Problem, "description": "No login, or one that is expired or foreign"},
             422: {"model": Problem, "description": "Invalid input"},
+            ClientTooOld.status: {"model": Problem, "description": ClientTooOld.code},
             503: {"model": Problem, "description": "Not known yet, or busy: try again"},
         },
     )
     app.state.service = service
+    app.add_middleware(Handshake)
     app.add_middleware(BodyLimit)
     install_handlers(app)
     for router in service.definition.routers:

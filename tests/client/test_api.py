@@ -82,6 +82,7 @@ def test_nobody_is_logged_in(begin: Begin, tmp_path: Path) -> None:
         pytest.param(Reply(200, b'{"id": 1, "ver'), id="half a document"),
         pytest.param(Reply.problem(409, "in_progress", Retry_After="0"), id="in progress"),
         pytest.param(Reply.problem(503, "not_known_yet", Retry_After="0"), id="not known yet"),
+        pytest.param(Reply.problem(429, "too_many_requests", Retry_After="0"), id="too many requests"),
     ],
 )
 def test_a_failed_post_is_sent_again_with_the_same_key_and_body(begin: Begin, failure: Reply) -> None:
@@ -132,8 +133,9 @@ def test_a_server_that_never_answers_is_given_up_within_the_bound(tmp_path: Path
         assert time.monotonic() - began < 5
 
 
-def test_retry_after_is_honoured(begin: Begin) -> None:
-    gateway, _ = begin(in_turn(Reply.problem(503, "not_known_yet", Retry_After="1"), BENCHMARK))
+@pytest.mark.parametrize(("status", "code"), [(503, "not_known_yet"), (429, "too_many_requests")])
+def test_retry_after_is_honoured(begin: Begin, status: int, code: str) -> None:
+    gateway, _ = begin(in_turn(Reply.problem(status, code, Retry_After="1"), BENCHMARK))
     began = time.monotonic()
     gateway.get("/benchmarks/1", BenchmarkView)
     assert time.monotonic() - began >= 1.0

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,11 @@ from typing import Any, Self
 import pytest
 
 from contract.gateway_requests import ADA_LOGIN, ASSET, ASSET_CONTENT, FOLDER, JSON, LINK, LOGIN, PARTIAL, Ask
-from medperf_contracts.access import SERVICES
 from peers.certificates import Authority
 from peers.name_server import NameServer
 from service.served import ADA, run, servers
 from services.accounts import signing_keys
+from medperf_contracts.access import SERVICES
 from services.gateway.nginx import Gateway, Tls, render
 
 START_SECONDS, STOP_SECONDS, ANSWER_SECONDS = 60.0, 20.0, 20.0
@@ -117,28 +117,29 @@ class Door:
 
 
 class Replica:
-    """A process of one service."""
+    """A process of services, on an address."""
 
-    def __init__(self, store: Path, service: str, host: str, port: int) -> None:
-        self.address = (host, port)
-        self.process = subprocess.Popen(
-            [sys.executable, str(ONE_SERVICE), str(store), service, host, str(port)],
+    def __init__(self, store: Path, host: str, ports: Mapping[str, int]) -> None:
+        self._addresses = [(host, port) for port in ports.values()]
+        served = [f"{service}={port}" for service, port in ports.items()]
+        self._process = subprocess.Popen(
+            [sys.executable, str(ONE_SERVICE), str(store), host, *served],
+            stdout=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
     def wait(self) -> Self:
-        wait_for(self.address, self.process)
+        for address in self._addresses:
+            wait_for(address, self._process)
         return self
 
-    def end(self, by: signal.Signals = signal.SIGKILL) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(by)
-            self.process.send_signal(signal.SIGCONT)
-        self.process.wait(STOP_SECONDS)
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(STOP_SECONDS)
 
 
 class Deployment:
-    """nginx, a name server, and the services' processes on one store; the registry has replicas of its own."""
+    """nginx, a name server, and the services' processes on one store."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -148,7 +149,7 @@ class Deployment:
         self.names = self._stack.enter_context(NameServer())
         self.port, self.monitor_port, *ports = free_ports(2 + len(SERVICES))
         self.ports = dict(zip(SERVICES, ports, strict=True))
-        self.replicas: dict[str, Replica] = {}
+        self.replicas: list[Replica] = []
         self.nginx: subprocess.Popen[bytes] | None = None
         prepare_store(self.store)
         signing_keys.create_signing_key(self.store / "signing_key.json")
@@ -162,14 +163,12 @@ class Deployment:
     def door_at(self, port: int) -> Door:
         return Door(port, tls=ssl.create_default_context(cafile=self.authority.file))
 
-    def start(self, *, registries: Sequence[str] = ("127.0.0.1",), **changed: Any) -> None:
-        """All of it; `changed` are settings of the gateway."""
-        started = [self.begin(service, "127.0.0.1") for service in SERVICES if service != "registry"]
-        started += [self.begin("registry", address) for address in registries]
-        for replica in started:
-            replica.wait()
-        self.name("registry", *registries)
-        self.nginx, _ = self.gateway(self.folder, port=self.port, **changed)
+    def start(self) -> None:
+        """One replica of every service, and nginx before them."""
+        self.begin("127.0.0.1", *SERVICES).wait()
+        for service in SERVICES:
+            self.name(service, "127.0.0.1")
+        self.nginx, _ = self.gateway(self.folder, port=self.port)
 
     def gateway(self, folder: Path, *, port: int, **changed: Any) -> tuple[subprocess.Popen[bytes], Door]:
         """An nginx before the services; `changed` are settings of it."""
@@ -192,11 +191,10 @@ class Deployment:
         )
         return start_nginx(folder, render(gateway), port=port), self.door_at(port)
 
-    def begin(self, service: str, address: str) -> Replica:
+    def begin(self, address: str, *services: str) -> Replica:
         """One more replica, which the name server does not know yet."""
-        replica = Replica(self.store, service, address, self.ports[service])
-        self.replicas[f"{service}@{address}"] = replica
-        self.names.names.setdefault(f"{service}.test", [address])
+        replica = Replica(self.store, address, {service: self.ports[service] for service in services})
+        self.replicas.append(replica)
         return replica
 
     def name(self, service: str, *addresses: str) -> None:
@@ -219,8 +217,8 @@ class Deployment:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def stop(self) -> None:
-        for replica in self.replicas.values():
-            replica.end()
+        for replica in self.replicas:
+            replica.kill()
         self._stack.close()
         if self.nginx is not None:
             stop_nginx(self.nginx)

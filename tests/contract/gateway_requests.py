@@ -169,6 +169,11 @@ def _too_much() -> Iterator[Ask]:
 
 def _refused_by_a_service() -> Iterator[Ask]:
     yield Ask("GET", CONTAINERS, 401, "token_missing")
+    old = {"Medperf-Client": "medperf/0.0.9"}
+    for method, target in (("GET", "/api/v1/server"), ("GET", f"{CONTAINERS}/1"), ("POST", LOGIN)):
+        yield Ask(method, target, 426, "client_too_old", headers=old, name=f"an old client: {method} {target}")
+    for said in ("medperf/0.1.0", "medperf/1.0.0", "curl/7", "medperf/old", "medperf-server/0.0.9"):
+        yield Ask("GET", "/api/v1/server", 200, media=JSON, headers={"Medperf-Client": said}, name=f"by {said}")
     yield Ask(
         "GET", CONTAINERS, 401, "token_invalid", headers={"Authorization": "Bearer x"}, name="a foreign token"
     )

@@ -1,7 +1,8 @@
-"""One service on an address, as a process: `python gateway_services.py STORE SERVICE HOST PORT`."""
+"""Services on an address, as a process: `python gateway_services.py STORE HOST SERVICE=PORT…`."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -13,20 +14,19 @@ from services.kernel.bus import EmbeddedBus
 from services.kernel.http import build_app
 
 
-def main(store: str, name: str, host: str, port: str) -> None:
-    """Serve until told to stop."""
+async def main(store: str, host: str, *served: str) -> None:
+    """Serve until killed."""
     services = compose(Store(Path(store)), EmbeddedBus(), host="0.0.0.0", operator_token_hash="nobody's")
-    uvicorn.run(
-        build_app(services[name]),
-        host=host,
-        port=int(port),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=10,
+    settings = {"host": host, "log_config": None, "access_log": False, "server_header": False}
+    await asyncio.gather(
+        *(
+            uvicorn.Server(
+                uvicorn.Config(build_app(services[name]), port=int(port), proxy_headers=False, **settings)
+            ).serve()
+            for name, _, port in (each.partition("=") for each in served)
+        )
     )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    asyncio.run(main(*sys.argv[1:]))

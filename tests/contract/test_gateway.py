@@ -11,12 +11,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from contract.conftest import DOCS
 from contract.front_doors import (
+    VALID_SECONDS,
     Answer,
     Deployment,
     Door,
@@ -31,6 +33,7 @@ from contract.front_doors import (
 from contract.gateway_requests import ASSET, CONTAINERS, JSON, LOGIN, OPERATORS, REQUESTS, Ask
 from medperf_contracts.access import ACCESS, Role
 from medperf_contracts.problems import MEDIA_TYPE, Problem
+from medperf_contracts.releases import SERVER
 from peers.scripted_peer import Reply, ScriptedPeer
 from services.gateway.nginx import deployments
 from services.gateway.routes import from_outside
@@ -199,6 +202,13 @@ def test_the_orchestrators_port_says_that_it_lives_and_leads_to_no_service(deplo
         assert door.send("GET", target).code == "no_such_address"
 
 
+def test_a_service_says_its_release_in_every_answer(door: Door) -> None:
+    for target in ("/api/v1/server", CONTAINERS, "/api/v1/server?x=1"):
+        assert door.send("GET", target).headers["medperf-server"] == SERVER
+    refused = door.send("GET", "/api/v1/server", {"Medperf-Client": "medperf/0.0.9"})
+    assert (refused.headers["medperf-server"], refused.headers["upgrade"]) == (SERVER, "medperf/0.1.0")
+
+
 # --- replicas
 
 
@@ -211,49 +221,48 @@ def post_container(door: Door, number: int, **more: str) -> Answer:
     return door.send("POST", CONTAINERS, headers, container(number))
 
 
-def test_no_get_and_no_keyed_post_fails_while_replicas_are_killed_and_replaced(tmp_path: Path) -> None:
-    with deployment(tmp_path / "rolling") as deployed:
-        deployed.start(registries=("127.0.0.2", "127.0.0.3"))
-        door, is_over = deployed.door.log_in(), threading.Event()
-        made: list[int] = []
+def test_no_get_and_no_keyed_post_fails_while_replicas_are_killed_and_replaced(
+    deployed: Deployment, by_nginx: Door
+) -> None:
+    first, second = (deployed.begin(address, "registry").wait() for address in ("127.0.0.2", "127.0.0.3"))
+    is_over, made, before = threading.Event(), [], (len(deployed.lines()), count_containers(deployed))
 
-        def read() -> set[int]:
-            found = set()
-            while not is_over.is_set():
-                found.add(door.send("GET", CONTAINERS, door.authorization).status)
-            return found
+    def read() -> set[int]:
+        found = set()
+        while not is_over.is_set():
+            found.add(by_nginx.send("GET", CONTAINERS, by_nginx.authorization).status)
+        return found
 
-        def write() -> set[int]:
-            found = set()
-            while not is_over.is_set():
-                found.add(post_container(door, len(made)).status)
-                made.append(len(made))
-            return found
+    def write() -> set[int]:
+        found = set()
+        while not is_over.is_set():
+            found.add(post_container(by_nginx, len(made)).status)
+            made.append(len(made))
+        return found
 
-        with ThreadPoolExecutor() as pool:
-            running = [pool.submit(read), pool.submit(read), pool.submit(write)]
-            try:
-                time.sleep(1)
-                deployed.replicas["registry@127.0.0.2"].end()
-                time.sleep(1)
-                deployed.begin("registry", "127.0.0.4").wait()
-                deployed.name("registry", "127.0.0.3", "127.0.0.4")
-                time.sleep(2)
-                deployed.replicas["registry@127.0.0.3"].end()
-                deployed.name("registry", "127.0.0.4")
-                time.sleep(2)
-            finally:
-                is_over.set()
-            assert [each.result() for each in running] == [{200}, {200}, {201}]
-        lines = [line for line in deployed.lines() if line["service"] == "registry"]
-        assert any(", " in line["replicas"] for line in lines), "some had to be asked again elsewhere"
-        assert any(line["replicas"].startswith("127.0.0.4:") for line in lines), "the new replica was found"
-        assert count_containers(deployed) == len(made), "none is there twice, and none is missing"
+    with deployed.only("registry", "127.0.0.2", "127.0.0.3"), ThreadPoolExecutor() as pool:
+        running = [pool.submit(read), pool.submit(read), pool.submit(write)]
+        try:
+            time.sleep(1)
+            first.kill()
+            time.sleep(1)
+            deployed.begin("127.0.0.4", "registry").wait()
+            deployed.name("registry", "127.0.0.3", "127.0.0.4")
+            time.sleep(VALID_SECONDS + 1)
+            second.kill()
+            time.sleep(1)
+        finally:
+            is_over.set()
+        assert [each.result() for each in running] == [{200}, {200}, {201}]
+    lines = [line for line in deployed.lines()[before[0] :] if line["service"] == "registry"]
+    assert any(", " in line["replicas"] for line in lines), "some had to be asked again elsewhere"
+    assert any(line["replicas"].startswith("127.0.0.4:") for line in lines), "the new replica was found"
+    assert count_containers(deployed) - before[1] == len(made), "none is there twice, and none is missing"
 
 
 def count_containers(deployed: Deployment) -> int:
-    with sqlite3.connect(deployed.store / "registry.db") as database:
-        return int(database.execute("SELECT count(*) FROM container").fetchone()[0])
+    with closing(sqlite3.connect(deployed.store / "registry.db")) as database:
+        return int(database.execute("SELECT count(*) FROM containers").fetchone()[0])
 
 
 @pytest.fixture
