@@ -207,8 +207,8 @@ def _errors_table() -> str:
 
 A refusal is a problem document ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457), `application/problem+json`):
 `code` is for programs and never changes, `detail` says what happened, `hint` what to do next; `existing` names the
-thing that is there already, `fields` say for `invalid_input` which field and why. With 503 and `in_progress` the
-header `Retry-After` says when to send the same request again, with the same `Idempotency-Key`.
+thing that is there already, `fields` say for `invalid_input` which field and why. With 429, 502, 503, 504 and
+`in_progress` the header `Retry-After` says when to send the same request again, with the same `Idempotency-Key`.
 
 {_table(("code", "status", "from", "what to do"), rows)}"""
 

@@ -184,7 +184,7 @@ def check_release(answer: Answer, server: str) -> None:
     if release is not None and is_older(release, OLDEST_SERVER):
         raise VersionMismatch(
             f"{server} is of release {release}, which this client ({CLIENT}) no longer understands.",
-            hint=f"Ask its operator to update it to {OLDEST_SERVER} or later, or install the client of its release.",
+            hint=f"Ask its operator for release {OLDEST_SERVER} or later, or install a client of its release.",
         )
     problem = answer.problem if answer.status == 426 else None
     if problem is not None and problem.code == "client_too_old":
