@@ -310,14 +310,14 @@ def test_what_no_replica_took_is_asked_of_another_one_whatever_it_is(deployed: D
 
 @pytest.fixture
 def limited(deployed: Deployment, tmp_path: Path) -> Iterator[Door]:
-    """A gateway with small limits: 5 requests a second (20 at once), 6 logins a minute (3 at once)."""
+    """A gateway with small limits: 5 requests a second (20 at once), 2 logins a minute (1 more at once)."""
     port, monitor = free_ports(2)
     process, door = deployed.gateway(
         tmp_path / "limited",
         port=port,
         monitor=f"127.0.0.1:{monitor}",
         requests_a_second=5,
-        logins_a_minute=6,
+        logins_a_minute=2,
     )
     try:
         yield door
@@ -331,15 +331,16 @@ def test_logins_are_limited_by_address_however_theirs_is_written(limited: Door) 
         limited.send("POST", target, {"Content-Type": JSON, "X-Forwarded-For": f"198.51.100.{number}"}, wrong)
         for number, target in enumerate([LOGIN, "/api/v1/auth/logi%6e", f"{LOGIN}?x=1"] * 3)
     ]
-    assert len([answer for answer in answers if answer.status != 429]) == 4
+    assert len([answer for answer in answers if answer.status != 429]) == 2
     refused = answers[-1]
     assert (refused.status, refused.code, refused.media) == (429, "too_many_requests", MEDIA_TYPE)
-    assert refused.headers["retry-after"] == "10"
+    assert refused.headers["retry-after"] == "30"
     assert limited.send("GET", "/api/v1/server").status == 200, "others are not held up"
 
 
 def test_requests_are_limited_by_address(limited: Door) -> None:
-    answers = [limited.send("GET", "/api/v1/auth/jwks") for _ in range(60)]
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: limited.send("GET", "/api/v1/auth/jwks"), range(60)))
     refused = [answer for answer in answers if answer.status == 429]
     assert len(answers) - len(refused) >= 20
     assert refused
