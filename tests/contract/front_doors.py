@@ -23,11 +23,11 @@ from typing import Any, Self
 import pytest
 
 from contract.gateway_requests import ADA_LOGIN, ASSET, ASSET_CONTENT, FOLDER, JSON, LINK, LOGIN, PARTIAL, Ask
+from medperf_contracts.access import SERVICES
 from peers.certificates import Authority
 from peers.name_server import NameServer
 from service.served import ADA, run, servers
 from services.accounts import signing_keys
-from medperf_contracts.access import SERVICES
 from services.gateway.nginx import Gateway, Tls, render
 
 START_SECONDS, STOP_SECONDS, ANSWER_SECONDS = 60.0, 20.0, 20.0

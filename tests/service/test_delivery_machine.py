@@ -1,4 +1,4 @@
-"""Outbox and inbox under any order of commits, deliveries, duplicates, delays and crashes that a machine thinks of.
+"""Outbox and inbox under any order of commits, deliveries, duplicates, delays and crashes that a machine tries.
 
 The registry changes datasets; what its relay publishes lies on the way until some rule delivers it, delivers it
 twice, or has the consumer crash over it. In the end everything is delivered, and the copies must be their owners'.
