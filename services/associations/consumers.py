@@ -66,7 +66,7 @@ async def record_dataset(session: AsyncSession, dataset: DatasetFacts, delivery:
 
 
 CONSUMERS = (
-    Consumer("associations.record_benchmark", BENCHMARK_EVENTS, record_benchmark),
-    Consumer("associations.record_model", CONTAINER_EVENTS, record_model),
-    Consumer("associations.record_dataset", DATASET_EVENTS, record_dataset),
+    Consumer("associations.record_benchmark", BENCHMARK_EVENTS, record_benchmark, rebuilds=benchmark_copies),
+    Consumer("associations.record_model", CONTAINER_EVENTS, record_model, rebuilds=model_copies),
+    Consumer("associations.record_dataset", DATASET_EVENTS, record_dataset, rebuilds=dataset_copies),
 )

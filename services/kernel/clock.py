@@ -32,7 +32,7 @@ class Instant(TypeDecorator[datetime]):
         return (value - _EPOCH) // timedelta(milliseconds=1)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else _EPOCH + timedelta(milliseconds=value)
+        return None if value is None else from_millis(value)
 
 
 class database_millis(FunctionElement[int]):  # noqa: N801 (an SQL function, spelt as one)
@@ -55,5 +55,9 @@ def _postgresql_millis(element: database_millis, compiler: SQLCompiler, **kwargs
 
 async def now(session: AsyncSession) -> datetime:
     """The database's time, to the millisecond."""
-    millis = (await session.execute(select(database_millis()))).scalar_one()
+    return from_millis((await session.execute(select(database_millis()))).scalar_one())
+
+
+def from_millis(millis: int) -> datetime:
+    """The moment that is kept as these milliseconds."""
     return _EPOCH + timedelta(milliseconds=millis)

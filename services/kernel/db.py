@@ -70,7 +70,8 @@ class Database:
 
     def __init__(self, url: str | URL, *, service: str) -> None:
         self.service = service
-        self.engine = create_async_engine(url)
+        # What a statement held would stand in the error, and so in the log and in the cause of a dead letter.
+        self.engine = create_async_engine(url, hide_parameters=True)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)

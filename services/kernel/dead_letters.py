@@ -1,70 +1,139 @@
-"""What an operator can see and do about messages that do not get through, on their way in or out.
+"""What an operator can see of messages that do not get through, on their way in or out.
 
-Every such message is a row in the service's own database, with its cause. A replay makes it due, as if it had just
-come: the service's own relay and inbox do the rest.
+Every such message is a row in the service's own database, with its cause. What can be done about one is in
+`dead_letter_actions`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Select, case, func, literal, select, true, type_coerce, update
-from sqlalchemy.engine import CursorResult
+from sqlalchemy import BigInteger, ColumnElement, Select, String, case, func, literal, select, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from medperf_contracts.dead_letters import SHOWN_MOST, DeadLetters, DeadLetterView, MessageState
+from medperf_contracts.dead_letters import (
+    SHOWN_MOST,
+    Action,
+    Actions,
+    ActionView,
+    DeadLetters,
+    DeadLetterView,
+    EnvelopeView,
+    EventStory,
+    HandledView,
+    MessageState,
+    RecordedView,
+)
+from medperf_contracts.envelope import Envelope
 
-from .clock import Instant, database_millis
+from .clock import Instant, from_millis
 from .log import logger
-from .tables import inbox_message, outbox
+from .tables import dead_letter_action, inbox_claim, inbox_message, outbox
 
 CAUSE_CHARACTERS_MOST = 2_000
 
-_DEAD, _FAILED = MessageState.DEAD.value, MessageState.FAILED.value
 # A first try that is under way has no cause yet.
-_STUCK = (outbox.c.sent_millis.is_(None), outbox.c.cause.is_not(None))
-_OUTBOX_STATE = case((outbox.c.buried_millis.is_not(None), _DEAD), else_=_FAILED)
+STUCK = (outbox.c.sent_millis.is_(None), outbox.c.cause.is_not(None))
+OUTBOX_STATE = case(
+    (outbox.c.buried_millis.is_not(None), MessageState.DEAD.value), else_=MessageState.FAILED.value
+)
+# Since when, of which event, for which consumer.
+CURSOR = r"^([0-9]{1,18})/([0-9a-f-]{36})/([a-z_.]{0,80})$"
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which messages."""
+    """Which messages: all that fit what is given."""
 
-    event_id: str | None = None
+    event_ids: tuple[str, ...] | None = None
+    consumer: str | None = None
+    topic: str | None = None
     state: MessageState | None = None
 
+    def incoming(self) -> list[ColumnElement[bool]]:
+        """The conditions on messages that the inbox wrote down."""
+        rows = inbox_message.c
+        found = self._on(rows.event_id, rows.topic, rows.state)
+        return found if self.consumer is None else [*found, rows.consumer == self.consumer]
 
-async def browse(session: AsyncSession, wanted: Filter) -> DeadLetters:
-    """The service's messages that have not had their effect, oldest first."""
+    def outgoing(self) -> list[ColumnElement[bool]]:
+        """The conditions on events that the relay could not pass on: no consumer has these yet."""
+        found = [*STUCK, *self._on(outbox.c.event_id, outbox.c.topic, OUTBOX_STATE)]
+        return found if self.consumer is None else [*found, literal(False)]
+
+    def _on(
+        self, event_id: ColumnElement[str], topic: ColumnElement[str], state: ColumnElement[str]
+    ) -> list[ColumnElement[bool]]:
+        found: list[ColumnElement[bool]] = []
+        if self.event_ids is not None:
+            found.append(event_id.in_(self.event_ids))
+        if self.topic is not None:
+            found.append(topic == self.topic)
+        if self.state is not None:
+            found.append(state == self.state.value)
+        return found
+
+
+async def browse(session: AsyncSession, wanted: Filter, *, after: str | None = None) -> DeadLetters:
+    """A page of the service's messages that have not had their effect, oldest first."""
     either = _incoming(wanted).union_all(_outgoing(wanted)).subquery()
     total = (await session.execute(select(func.count()).select_from(either))).scalar_one()
-    rows = await session.execute(select(either).order_by(either.c.since, either.c.event_id).limit(SHOWN_MOST))
-    return DeadLetters(items=[_view(row) for row in rows], total=total)
+    key = (either.c.since_millis, either.c.event_id, either.c.consumer)
+    query = select(either).order_by(*key).limit(SHOWN_MOST + 1)
+    if after is not None:
+        query = query.where(tuple_(*key) > tuple_(*_place(after)))
+    rows = (await session.execute(query)).all()
+    shown = rows[:SHOWN_MOST]
+    last = shown[-1] if len(rows) > SHOWN_MOST else None
+    cursor = None if last is None else f"{last.since_millis}/{last.event_id}/{last.consumer}"
+    return DeadLetters(items=[_view(row) for row in shown], total=total, next_cursor=cursor)
 
 
-async def replay(session: AsyncSession, event_ids: Sequence[str] | None) -> int:
-    """Try again at once, and as often as a new message would be; None for all. Returns how many."""
-    incoming = (
-        update(inbox_message)
-        .where(_one_of(inbox_message.c.event_id, event_ids))
-        .values(state=_FAILED, attempts=0, first_millis=database_millis(), next_millis=database_millis())
+async def dropped(session: AsyncSession, *, after: int, limit: int) -> Actions:
+    """A page of the messages that operators gave up, oldest first."""
+    is_drop = dead_letter_action.c.action == Action.DROPPED.value
+    total = (
+        await session.execute(select(func.count()).select_from(dead_letter_action).where(is_drop))
+    ).scalar_one()
+    query = select(dead_letter_action).where(is_drop, dead_letter_action.c.id > after)
+    rows = (await session.execute(query.order_by(dead_letter_action.c.id).limit(limit + 1))).all()
+    shown = rows[:limit]
+    cursor = str(shown[-1].id) if len(rows) > limit else None
+    return Actions(items=[_action(row) for row in shown], total=total, next_cursor=cursor)
+
+
+async def story(session: AsyncSession, event_id: str, *, with_data: bool) -> EventStory:
+    """All that this service knows of an event: where it came from, what became of it, what was done about it."""
+    recorded = (await session.execute(select(outbox).where(outbox.c.event_id == event_id))).first()
+    actions = (
+        await session.execute(
+            select(dead_letter_action)
+            .where(dead_letter_action.c.event_id == event_id)
+            .order_by(dead_letter_action.c.id)
+        )
+    ).all()
+    given_up = {row.consumer for row in actions if row.action == Action.DROPPED.value}
+    claims = await session.execute(
+        select(inbox_claim.c.consumer, type_coerce(inbox_claim.c.claimed_millis, Instant).label("at"))
+        .where(inbox_claim.c.event_id == event_id)
+        .order_by(inbox_claim.c.consumer)
     )
-    outgoing = (
-        update(outbox)
-        .where(*_STUCK, _one_of(outbox.c.event_id, event_ids))
-        .values(attempts=0, not_before_millis=0, buried_millis=None)
+    messages = await session.execute(
+        select(inbox_message.c.envelope).where(inbox_message.c.event_id == event_id).limit(1)
     )
-    count = 0
-    for statement in (incoming, outgoing):
-        result = await session.execute(statement)
-        count += result.rowcount if isinstance(result, CursorResult) else 0
-    session.info["recorded_event"] = True  # the relay looks at once
-    return count
+    stored = [*([recorded.envelope] if recorded else []), *messages.scalars(), *(row.envelope for row in actions)]
+    stuck = await browse(session, Filter(event_ids=(event_id,)))
+    return EventStory(
+        envelope=_envelope(stored[0], with_data=with_data) if stored else None,
+        recorded=_recorded(recorded, is_dropped=None in given_up) if recorded else None,
+        handled=[HandledView(consumer=row.consumer, at=row.at) for row in claims if row.consumer not in given_up],
+        messages=stuck.items,
+        actions=[_action(row) for row in actions],
+    )
 
 
 def unreadable_because(error: ValidationError) -> str:
@@ -108,51 +177,84 @@ def _incoming(wanted: Filter) -> Select[Any]:
         rows.state,
         rows.attempts,
         rows.cause,
-        type_coerce(rows.first_millis, Instant).label("since"),
-        type_coerce(rows.next_millis, Instant).label("next_try"),
+        rows.first_millis.label("since_millis"),
+        rows.next_millis,
     )
-    return query.where(*_matching(wanted, rows.event_id, rows.state))
+    return query.where(*wanted.incoming())
 
 
 def _outgoing(wanted: Filter) -> Select[Any]:
     rows = outbox.c
     query = select(
         rows.event_id,
-        literal(None).label("consumer"),
+        literal("", String).label("consumer"),
         rows.topic,
         rows.envelope,
-        _OUTBOX_STATE.label("state"),
+        OUTBOX_STATE.label("state"),
         rows.attempts,
         rows.cause,
-        type_coerce(rows.recorded_millis, Instant).label("since"),
-        type_coerce(rows.not_before_millis, Instant).label("next_try"),
+        rows.recorded_millis.label("since_millis"),
+        rows.not_before_millis.label("next_millis"),
     )
-    return query.where(*_STUCK, *_matching(wanted, rows.event_id, _OUTBOX_STATE))
+    return query.where(*wanted.outgoing())
 
 
-def _matching(
-    wanted: Filter, event_id: ColumnElement[str], state: ColumnElement[str]
-) -> tuple[ColumnElement[bool], ...]:
-    has_id = true() if wanted.event_id is None else event_id == wanted.event_id
-    has_state = true() if wanted.state is None else state == wanted.state.value
-    return has_id, has_state
-
-
-def _one_of(event_id: ColumnElement[str], event_ids: Sequence[str] | None) -> ColumnElement[bool]:
-    return true() if event_ids is None else event_id.in_(event_ids)
+def _place(cursor: str) -> tuple[ColumnElement[Any], ...]:
+    since, event_id, consumer = cursor.split("/")
+    return literal(int(since), BigInteger), literal(event_id), literal(consumer)
 
 
 def _view(row: Any) -> DeadLetterView:
     state = MessageState(row.state)
-    next_try: datetime | None = None if state is MessageState.DEAD else row.next_try
+    next_try: datetime | None = None if state is MessageState.DEAD else from_millis(row.next_millis)
     return DeadLetterView(
         event_id=row.event_id,
-        consumer=row.consumer,
+        consumer=row.consumer or None,
         topic=row.topic,
         subject=subject_of(row.envelope),
         state=state,
         attempts=row.attempts,
         cause=row.cause,
-        since=row.since,
+        since=from_millis(row.since_millis),
         next_try=next_try,
+    )
+
+
+def _action(row: Any) -> ActionView:
+    return ActionView(
+        event_id=row.event_id,
+        action=Action(row.action),
+        consumer=row.consumer,
+        topic=row.topic,
+        subject=subject_of(row.envelope),
+        state=MessageState(row.state),
+        attempts=row.attempts,
+        cause=row.cause,
+        by=row.done_by,
+        reason=row.reason,
+        at=from_millis(row.done_millis),
+    )
+
+
+def _recorded(row: Any, *, is_dropped: bool) -> RecordedView:
+    # One that was given up is marked as if it had left, so that no relay takes it.
+    has_left = row.sent_millis is not None and not is_dropped
+    return RecordedView(
+        at=from_millis(row.recorded_millis), left_at=from_millis(row.sent_millis) if has_left else None
+    )
+
+
+def _envelope(stored: str, *, with_data: bool) -> EnvelopeView | None:
+    try:
+        envelope = Envelope.model_validate_json(stored)
+    except ValidationError:
+        return None
+    return EnvelopeView(
+        source=envelope.source,
+        topic=envelope.type,
+        subject=envelope.subject,
+        time=envelope.time,
+        version=envelope.aggregateversion,
+        traceparent=envelope.traceparent,
+        data=envelope.data if with_data else None,
     )

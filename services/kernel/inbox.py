@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, Table, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -66,6 +66,9 @@ class Consumer:
     name: str
     events: Sequence[type[Event]]
     effect: Effect
+    rebuilds: Table | None = None
+    """The copy that it keeps by `copies.keep` and that holds nothing else, so that the publishers' logs give it
+    back; None for a consumer that appends, or has effects elsewhere."""
 
     def event_class(self, topic: str) -> type[Event]:
         """The class of a topic's events; KeyError if the consumer does not know the topic."""
@@ -74,19 +77,23 @@ class Consumer:
 
 async def handle_once(session: AsyncSession, consumer: Consumer, envelope: Envelope) -> bool:
     """Claim the event for the consumer and let it have its effect; False if it had it before."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    claim = (
-        dialect.insert(inbox_claim)
-        .values(consumer=consumer.name, event_id=str(envelope.id), claimed_millis=database_millis())
-        .on_conflict_do_nothing()
-    )
-    result = await session.execute(claim)
-    if isinstance(result, CursorResult) and result.rowcount == 0:
+    if not await claim(session, consumer.name, str(envelope.id)):
         return False
     event = consumer.event_class(envelope.type).model_validate(envelope.data)
     delivery = Delivery(str(envelope.id), envelope.type, envelope.aggregateversion, envelope.time)
     await consumer.effect(session, event, delivery)
     return True
+
+
+async def claim(session: AsyncSession, consumer_name: str, event_id: str) -> bool:
+    """Claim the event for the consumer, after whoever does so at this moment; False if it was claimed before."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    result = await session.execute(
+        dialect.insert(inbox_claim)
+        .values(consumer=consumer_name, event_id=event_id, claimed_millis=database_millis())
+        .on_conflict_do_nothing()
+    )
+    return not (isinstance(result, CursorResult) and result.rowcount == 0)
 
 
 class Inbox:
@@ -198,6 +205,11 @@ class Inbox:
         if counts:
             delay = min(FIRST_DELAY_MILLIS * 2 ** (attempts - 1), LONGEST_DELAY_MILLIS)
         async with self._database.write(in_background=True) as session:
+            is_claimed = select(inbox_claim.c.event_id).where(
+                inbox_claim.c.consumer == consumer.name, inbox_claim.c.event_id == str(envelope.id)
+            )
+            if (await session.execute(is_claimed)).first() is not None:
+                return "handled_before"  # another process had the effect meanwhile, or an operator gave it up
             now = (await session.execute(select(database_millis()))).scalar_one()
             row = (await session.execute(_message(consumer.name, str(envelope.id)))).first()
             first = now if row is None else row.first_millis

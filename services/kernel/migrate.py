@@ -125,5 +125,26 @@ def add_outbox_cause() -> None:
         outbox.add_column(sa.Column("buried_millis", sa.BigInteger, nullable=True))
 
 
+def add_dead_letter_actions() -> None:
+    """What operators did about messages that did not get through."""
+    op.create_table(
+        "dead_letter_action",
+        sa.Column("id", BigId, primary_key=True, autoincrement=True),
+        sa.Column("action", sa.String(8), nullable=False),
+        sa.Column("event_id", sa.String(36), nullable=False),
+        sa.Column("consumer", sa.String(80), nullable=True),
+        sa.Column("topic", sa.String(80), nullable=False),
+        sa.Column("state", sa.String(8), nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("cause", sa.Text, nullable=False),
+        sa.Column("envelope", sa.Text, nullable=False),
+        sa.Column("done_by", sa.String(256), nullable=False),
+        sa.Column("reason", sa.String(256), nullable=False),
+        sa.Column("done_millis", sa.BigInteger, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_dead_letter_action_event_id", "dead_letter_action", ["event_id"])
+
+
 def _upgrade(connection: Connection, service: str) -> None:
     command.upgrade(config_of(service, connection), "head")

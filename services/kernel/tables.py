@@ -1,4 +1,4 @@
-"""The tables that every service's database has beside its own: outbox, inbox, idempotency keys."""
+"""The tables that every service's database has beside its own: outbox, inbox, dead letters, idempotency keys."""
 
 from __future__ import annotations
 
@@ -62,6 +62,27 @@ Index(
     inbox_message.c.next_millis,
     sqlite_where=inbox_message.c.state != "dead",
     postgresql_where=inbox_message.c.state != "dead",
+)
+
+# What an operator did about a message that did not get through, and why. Never changed.
+dead_letter_action = Table(
+    "dead_letter_action",
+    KERNEL,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("action", String(8), nullable=False),
+    Column("event_id", String(36), nullable=False, index=True),
+    # None: of an event on its way out.
+    Column("consumer", String(80), nullable=True),
+    Column("topic", String(80), nullable=False),
+    # As it was found.
+    Column("state", String(8), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("envelope", Text, nullable=False),
+    Column("done_by", String(256), nullable=False),
+    Column("reason", String(256), nullable=False),
+    Column("done_millis", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 idempotency_key = Table(

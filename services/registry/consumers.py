@@ -26,4 +26,6 @@ async def record_association(session: AsyncSession, association: AssociationFact
     )
 
 
-CONSUMERS = (Consumer("registry.record_association", ASSOCIATION_EVENTS, record_association),)
+CONSUMERS = (
+    Consumer("registry.record_association", ASSOCIATION_EVENTS, record_association, rebuilds=association_copies),
+)

@@ -82,8 +82,8 @@ async def record_association(session: AsyncSession, association: AssociationFact
 
 
 CONSUMERS = (
-    Consumer("results.record_benchmark", BENCHMARK_EVENTS, record_benchmark),
-    Consumer("results.record_container", CONTAINER_EVENTS, record_container),
-    Consumer("results.record_dataset", DATASET_EVENTS, record_dataset),
-    Consumer("results.record_association", ASSOCIATION_EVENTS, record_association),
+    Consumer("results.record_benchmark", BENCHMARK_EVENTS, record_benchmark, rebuilds=benchmark_copies),
+    Consumer("results.record_container", CONTAINER_EVENTS, record_container, rebuilds=container_copies),
+    Consumer("results.record_dataset", DATASET_EVENTS, record_dataset, rebuilds=dataset_copies),
+    Consumer("results.record_association", ASSOCIATION_EVENTS, record_association, rebuilds=association_copies),
 )

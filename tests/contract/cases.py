@@ -10,6 +10,7 @@ from contract.whole import ADMIN, COMMITTEE, MODELER, NOBODY, OPERATOR, PASSWORD
 from medperf_contracts.access import ACCESS, SERVICES, Role
 
 OWNED_BY_COMMITTEE = {Role.OWNER: COMMITTEE}
+UNKNOWN_EVENT = "00000000-0000-4000-8000-000000000000"
 OWNED_BY_SITE = {Role.OWNER: SITE}
 SITE_AND_COMMITTEE = {Role.OWNER: SITE, Role.OTHER_SIDE: COMMITTEE}
 MODELER_AND_COMMITTEE = {Role.OWNER: MODELER, Role.OTHER_SIDE: COMMITTEE}
@@ -296,6 +297,24 @@ CASES: tuple[Case, ...] = (
         OWNED_BY_SITE,
     ),
     *(Case(f"GET /api/v1/dead-letters/{service}", _fixed(f"dead-letters/{service}")) for service in SERVICES),
+    *(
+        Case(f"GET /api/v1/dead-letters/{service}/dropped", _fixed(f"dead-letters/{service}/dropped"))
+        for service in SERVICE_NAMES
+    ),
+    *(
+        Case(
+            f"GET /api/v1/dead-letters/{service}/events/{{event_id}}",
+            _fixed(f"dead-letters/{service}/events/{UNKNOWN_EVENT}"),
+        )
+        for service in SERVICE_NAMES
+    ),
+    *(
+        Case(
+            f"POST /api/v1/dead-letters/{service}/drop",
+            _fixed(f"dead-letters/{service}/drop", {"event_ids": [UNKNOWN_EVENT], "reason": "a test"}),
+        )
+        for service in SERVICE_NAMES
+    ),
     *(
         Case(f"POST /api/v1/dead-letters/{service}/replay", _fixed(f"dead-letters/{service}/replay", {}))
         for service in SERVICES

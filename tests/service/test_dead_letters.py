@@ -148,11 +148,21 @@ def test_only_the_events_that_are_named_are_replayed_and_without_names_all(peer:
     assert (retry(peer), copies(peer), browse(peer)) == (2, 2, [])
 
 
-def test_a_long_list_shows_the_oldest_and_how_many_there_are(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_comes_in_pages_that_leave_nothing_out_and_nothing_twice(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dead_letters, "SHOWN_MOST", 2)
-    oldest = [let_it_die(peer, facts.benchmark(id=number)) for number in (1, 2, 3)][:2]
-    shown = peer.call("GET", PATH, token=OPERATOR_TOKEN).json()
-    assert ([item["event_id"] for item in shown["items"]], shown["total"]) == (oldest, 3)
+    dead = [let_it_die(peer, facts.benchmark(id=number)) for number in range(1, 6)]
+    execute(peer, "UPDATE inbox_message SET first_millis = 7")
+    pages, cursor = [], ""
+    while cursor is not None:
+        page = peer.call("GET", f"{PATH}?{cursor}", token=OPERATOR_TOKEN).json()
+        assert page["total"] == 5
+        pages.append([item["event_id"] for item in page["items"]])
+        cursor = page["next_cursor"] and f"cursor={page['next_cursor']}"
+    assert pages == [sorted(dead)[:2], sorted(dead)[2:4], sorted(dead)[4:]], "of one moment, by their IDs"
+    malformed = peer.call("GET", f"{PATH}?cursor=2", token=OPERATOR_TOKEN)
+    assert malformed.status_code == 422
 
 
 def test_a_message_that_cannot_be_read_is_dead_and_holds_up_no_other(peer: Peer) -> None:
@@ -197,6 +207,132 @@ def test_what_an_event_holds_is_not_in_the_cause_of_its_failure(peer: Peer) -> N
     (shown,) = browse(peer)
     assert "metrics_hash" in shown["cause"]
     assert "secret" not in shown["cause"]
+
+
+# --- given up ---
+
+
+def drop(peer: Peer, *event_ids: str, reason: str = "test data", **narrowed: str) -> int:
+    body = {"event_ids": event_ids, "reason": reason, "by": "ada", **narrowed}
+    answer = peer.call("POST", f"{PATH}/drop", body, token=OPERATOR_TOKEN)
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["count"])
+
+
+def story(peer: Peer, event_id: str, query: str = "") -> dict[str, Any]:
+    answer = peer.call("GET", f"{PATH}/events/{event_id}{query}", token=OPERATOR_TOKEN)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def test_a_dropped_message_never_has_its_effect_not_even_when_it_comes_again(peer: Peer) -> None:
+    break_benchmarks(peer)
+    envelope = peer.tell(facts.benchmark())
+    mend_benchmarks(peer)
+    assert drop(peer, str(envelope.id)) == 1
+    assert browse(peer) == []
+    peer.run(peer.bus.publish([envelope]))
+    execute(peer, "UPDATE inbox_message SET next_millis = 0")
+    assert (retry(peer), copies(peer), browse(peer)) == (0, 0, [])
+
+
+def test_who_dropped_a_message_when_and_why_is_kept_with_what_it_was(peer: Peer) -> None:
+    event_id = let_it_die(peer, facts.benchmark())
+    drop(peer, event_id, reason="of a trial")
+    shown = peer.call("GET", f"{PATH}/dropped", token=OPERATOR_TOKEN).json()
+    (kept,) = shown["items"]
+    assert (shown["total"], shown["next_cursor"]) == (1, None)
+    assert datetime.fromisoformat(kept.pop("at")).year >= 2026
+    assert "no room" in kept.pop("cause")
+    assert kept == {
+        "event_id": event_id,
+        "action": "dropped",
+        "consumer": BENCHMARKS,
+        "topic": "benchmark.approved.v1",
+        "subject": "benchmark/1",
+        "state": "dead",
+        "attempts": inbox.ATTEMPTS_MOST,
+        "by": "ada",
+        "reason": "of a trial",
+    }
+    assert story(peer, event_id)["actions"][0]["reason"] == "of a trial"
+    assert story(peer, event_id)["handled"] == [], "a claim without an effect"
+
+
+def test_the_dropped_come_in_pages(peer: Peer) -> None:
+    dead = [let_it_die(peer, facts.benchmark(id=number)) for number in (1, 2, 3)]
+    drop(peer, *dead)
+    first = peer.call("GET", f"{PATH}/dropped?limit=2", token=OPERATOR_TOKEN).json()
+    rest = peer.call("GET", f"{PATH}/dropped?limit=2&cursor={first['next_cursor']}", token=OPERATOR_TOKEN).json()
+    assert (first["total"], len(first["items"]), len(rest["items"]), rest["next_cursor"]) == (3, 2, 1, None)
+    assert {item["event_id"] for item in first["items"] + rest["items"]} == set(dead)
+
+
+@pytest.mark.parametrize("missing", ["reason", "event_ids"])
+def test_nothing_is_dropped_without_a_reason_nor_without_being_named(peer: Peer, missing: str) -> None:
+    body: dict[str, Any] = {"event_ids": [let_it_die(peer, facts.benchmark())], "reason": "a test", "by": "ada"}
+    del body[missing]
+    assert peer.call("POST", f"{PATH}/drop", body, token=OPERATOR_TOKEN).status_code == 422
+    empty = body | {"reason": " "}
+    assert peer.call("POST", f"{PATH}/drop", empty, token=OPERATOR_TOKEN).status_code == 422
+    assert len(browse(peer)) == 1
+
+
+def test_what_is_given_beside_the_ids_narrows_what_is_dropped(peer: Peer) -> None:
+    event_id = let_it_die(peer, facts.benchmark())
+    for narrowed in (
+        {"consumer": "associations.record_model"},
+        {"topic": "benchmark.rejected.v1"},
+        {"state": "failed"},
+    ):
+        assert drop(peer, event_id, **narrowed) == 0
+    for query in (f"?consumer={BENCHMARKS}", "?topic=benchmark.approved.v1", "?state=dead"):
+        assert len(browse(peer, query)) == 1
+    assert browse(peer, "?consumer=associations.record_model") == []
+    assert browse(peer, "?topic=benchmark.rejected.v1") == []
+    assert drop(peer, event_id, consumer=BENCHMARKS, topic="benchmark.approved.v1", state="dead") == 1
+
+
+def test_a_message_that_had_its_effect_meanwhile_is_not_counted_as_dropped(peer: Peer) -> None:
+    event_id = let_it_die(peer, facts.benchmark())
+    execute(peer, "INSERT INTO inbox_claim VALUES (:consumer, :id, 1)", consumer=BENCHMARKS, id=event_id)
+    assert drop(peer, event_id) == 0
+    assert browse(peer) == []
+    assert [handled["consumer"] for handled in story(peer, event_id)["handled"]] == [BENCHMARKS]
+
+
+def test_a_replay_is_kept_with_its_reason(peer: Peer) -> None:
+    event_id = let_it_die(peer, facts.benchmark())
+    body = {"event_ids": [event_id], "reason": "more space", "by": "ada"}
+    assert peer.call("POST", f"{PATH}/replay", body, token=OPERATOR_TOKEN).json() == {"count": 1}
+    retry(peer)
+    told = story(peer, event_id)
+    assert [(done["action"], done["reason"], done["by"]) for done in told["actions"]] == [
+        ("replayed", "more space", "ada")
+    ]
+    assert [handled["consumer"] for handled in told["handled"]] == [BENCHMARKS]
+
+
+def test_an_attempt_that_fails_while_its_message_is_given_up_does_not_bring_it_back(peer: Peer) -> None:
+    break_benchmarks(peer)
+    envelope = peer.tell(facts.benchmark())
+    drop(peer, str(envelope.id))
+    consumer = next(each for each in DEFINITION.consumers if each.name == BENCHMARKS)
+    attempt = peer.service.inbox._write_down(consumer, envelope, "no room", inbox.ATTEMPTS_MOST, counts=True)
+    assert peer.run(attempt) == "handled_before"
+    assert browse(peer) == []
+
+
+def test_what_an_event_holds_is_told_only_when_asked(peer: Peer) -> None:
+    event_id = let_it_die(peer, facts.benchmark(name="secret name"))
+    told = story(peer, event_id)
+    assert "secret name" not in str(told)
+    envelope = told["envelope"]
+    assert (envelope["subject"], envelope["version"], envelope["source"]) == ("benchmark/1", 1, "/medperf/test")
+    assert [message["state"] for message in told["messages"]] == ["dead"]
+    assert story(peer, event_id, "?data=true")["envelope"]["data"]["name"] == "secret name"
+    assert not any(story(peer, str(uuid4())).values())
 
 
 # --- on the way out ---
@@ -266,6 +402,30 @@ def test_an_event_that_was_set_aside_leaves_after_it_was_mended_and_replayed(rec
     assert browse(recorded) == []
 
 
+def test_an_event_that_cannot_be_read_is_given_up_and_stays_in_the_log(recorded: Peer) -> None:
+    unreadable, good = recorded.events()
+    execute(recorded, "UPDATE outbox SET envelope = '{}' WHERE event_id = :id", id=str(unreadable.id))
+    bus = Taking()
+    publish(recorded, bus)
+    assert drop(recorded, str(unreadable.id)) == 1
+    publish(recorded, bus)
+    assert bus.published == [good.id]
+    assert browse(recorded) == []
+    told = story(recorded, str(unreadable.id))
+    assert told["envelope"] is None
+    assert told["recorded"]["left_at"] is None, "it was not sent"
+    assert story(recorded, str(good.id))["recorded"]["left_at"] is not None
+
+
+def test_an_event_that_only_waits_for_the_bus_is_not_given_up(recorded: Peer) -> None:
+    bus = Taking()
+    bus.takes = False
+    publish(recorded, bus)
+    waiting = [str(event.id) for event in recorded.events()]
+    assert drop(recorded, *waiting) == 0
+    assert [shown["state"] for shown in browse(recorded)] == ["failed"] * 2
+
+
 @pytest.mark.parametrize(
     ("failure", "cause"),
     [(None, "not every queue"), (OSError("the broker is away"), "OSError: the broker is away")],
@@ -290,4 +450,4 @@ def test_every_service_answers_for_its_own_messages(start: Callable[[Definition]
 
     for definition in DEFINITIONS:
         answer = start(definition).call("GET", f"/api/v1/dead-letters/{definition.name}", token=OPERATOR_TOKEN)
-        assert (answer.status_code, answer.json()) == (200, {"items": [], "total": 0})
+        assert (answer.status_code, answer.json()) == (200, {"items": [], "total": 0, "next_cursor": None})
