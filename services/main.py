@@ -16,6 +16,7 @@ import click
 from medperf_contracts import __version__
 
 from .dead_letters import dead_letters
+from .operations.cli import events, export, import_, verify
 from .processes import migrate, provision_databases, run, secret_files, work
 from .user import user
 
@@ -35,6 +36,8 @@ cli.add_command(user)
 cli.add_command(dead_letters)
 for _process in (run, work, migrate, provision_databases, secret_files):
     cli.add_command(_process)
+for _operation in (events, verify, export, import_):
+    cli.add_command(_operation)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ from services.kernel.service import Definition
 
 from .api import router
 from .consumers import CONSUMERS
+from .domain import Association
 from .tables import benchmark_copies, dataset_copies, metadata, model_copies
 
 DEFINITION = Definition(
@@ -16,6 +17,7 @@ DEFINITION = Definition(
     metadata=metadata,
     routers=(router, router_of("associations")),
     publishes=ASSOCIATION_EVENTS,
+    things={"association": Association},
     consumers=CONSUMERS,
     copies={"benchmark": benchmark_copies, "container": model_copies, "dataset": dataset_copies},
 )

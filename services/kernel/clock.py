@@ -29,7 +29,7 @@ class Instant(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("a time without a zone cannot be stored")
-        return (value - _EPOCH) // timedelta(milliseconds=1)
+        return to_millis(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         return None if value is None else from_millis(value)
@@ -56,6 +56,11 @@ def _postgresql_millis(element: database_millis, compiler: SQLCompiler, **kwargs
 async def now(session: AsyncSession) -> datetime:
     """The database's time, to the millisecond."""
     return from_millis((await session.execute(select(database_millis()))).scalar_one())
+
+
+def to_millis(moment: datetime) -> int:
+    """The milliseconds as which a moment is kept."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def from_millis(millis: int) -> datetime:

@@ -26,12 +26,22 @@ async def upgrade(database: Database) -> None:
             await connection.run_sync(_upgrade, database.service)
 
 
-async def what_is_missing(database: Database) -> str | None:
-    """None where the schema is the newest that this version knows, or a later one; else what to do."""
+async def revision_of(database: Database) -> str | None:
+    """The schema that the database has; None where it has none."""
     async with database.read() as session:
-        at = await (await session.connection()).run_sync(
+        return await (await session.connection()).run_sync(
             lambda connection: MigrationContext.configure(connection).get_current_revision()
         )
+
+
+def newest_revision(service: str) -> str:
+    """The schema that this version makes."""
+    return _history(service)[0]
+
+
+async def what_is_missing(database: Database) -> str | None:
+    """None where the schema is the newest that this version knows, or a later one; else what to do."""
+    at = await revision_of(database)
     history = _history(database.service)
     if at == history[0] or (at is not None and at not in history):
         return None

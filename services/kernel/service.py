@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter
 from joserfc.jwk import KeySet
@@ -24,6 +24,15 @@ from .seen import SeenGate
 from .settings import Settings
 
 
+class Thing(Protocol):
+    """What others keep copies of: `facts` is what its events carry of it."""
+
+    id: int
+    version: int
+
+    def facts(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class Definition:
     """What makes a service this one and not another."""
@@ -34,6 +43,10 @@ class Definition:
     routers: Sequence[APIRouter]
     publishes: Sequence[type[Event]] = ()
     consumers: Sequence[Consumer] = ()
+    things: Mapping[str, type[Thing]] = field(default_factory=dict)
+    """What it owns and tells of in events, by kind: each, as mapped to its table."""
+    first_rows: Sequence[Table] = ()
+    """The tables in which a new, empty database has rows already."""
     copies: Mapping[str, Table] = field(default_factory=dict)
     """The tables in which it keeps other services' things, by kind."""
     preparations: Mapping[str, Callable[[Any], Awaitable[Any]]] = field(default_factory=dict)

@@ -8,6 +8,9 @@ from services.kernel.service import Definition
 
 from .api import benchmarks, containers, datasets
 from .consumers import CONSUMERS
+from .domain.benchmarks import Benchmark
+from .domain.containers import Container
+from .domain.datasets import Dataset
 from .tables import association_copies, metadata
 
 DEFINITION = Definition(
@@ -16,6 +19,7 @@ DEFINITION = Definition(
     metadata=metadata,
     routers=(containers.router, benchmarks.router, datasets.router, router_of("registry")),
     publishes=(*CONTAINER_EVENTS, *BENCHMARK_EVENTS, *DATASET_EVENTS),
+    things={"container": Container, "benchmark": Benchmark, "dataset": Dataset},
     consumers=CONSUMERS,
     copies={"association": association_copies},
 )

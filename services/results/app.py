@@ -8,6 +8,7 @@ from services.kernel.service import Definition
 
 from .api import router
 from .consumers import CONSUMERS
+from .domain import Result
 from .tables import association_copies, benchmark_copies, container_copies, dataset_copies, metadata
 
 DEFINITION = Definition(
@@ -16,6 +17,7 @@ DEFINITION = Definition(
     metadata=metadata,
     routers=(router, router_of("results")),
     publishes=RESULT_EVENTS,
+    things={"result": Result},
     consumers=CONSUMERS,
     copies={
         "benchmark": benchmark_copies,

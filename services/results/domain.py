@@ -213,6 +213,16 @@ class Result:
             is_partial=self.is_partial,
         )
 
+    def facts(self) -> dict[str, Any]:
+        """What its event carries of the result itself."""
+        return {
+            "id": self.id,
+            "benchmark_id": self.benchmark_id,
+            "model_id": self.model_id,
+            "dataset_id": self.dataset_id,
+            "is_partial": self.is_partial,
+        }
+
 
 def due_state(*, whole_id: int | None, partial_id: int | None) -> DueState:
     """What is still wanted, given the results that were accepted."""

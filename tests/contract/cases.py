@@ -299,21 +299,21 @@ CASES: tuple[Case, ...] = (
     *(Case(f"GET /api/v1/dead-letters/{service}", _fixed(f"dead-letters/{service}")) for service in SERVICES),
     *(
         Case(f"GET /api/v1/dead-letters/{service}/dropped", _fixed(f"dead-letters/{service}/dropped"))
-        for service in SERVICE_NAMES
+        for service in SERVICES
     ),
     *(
         Case(
             f"GET /api/v1/dead-letters/{service}/events/{{event_id}}",
             _fixed(f"dead-letters/{service}/events/{UNKNOWN_EVENT}"),
         )
-        for service in SERVICE_NAMES
+        for service in SERVICES
     ),
     *(
         Case(
             f"POST /api/v1/dead-letters/{service}/drop",
             _fixed(f"dead-letters/{service}/drop", {"event_ids": [UNKNOWN_EVENT], "reason": "a test"}),
         )
-        for service in SERVICE_NAMES
+        for service in SERVICES
     ),
     *(
         Case(f"POST /api/v1/dead-letters/{service}/replay", _fixed(f"dead-letters/{service}/replay", {}))
