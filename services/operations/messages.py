@@ -37,7 +37,7 @@ async def look_at_messages(database: Database) -> Messages:
     not_tried = and_(events.buried_millis.is_(None), events.recorded_millis < is_late)
     async with database.read() as session:
         states = select(rows.state, func.count()).group_by(rows.state)
-        counts = {str(state): int(count) for state, count in (await session.execute(states)).tuples()}
+        counts = {str(state): int(count) for state, count in await session.execute(states)}
 
         async def count(table: Table, *conditions: ColumnElement[bool]) -> int:
             query = select(func.count()).select_from(table).where(*conditions)

@@ -222,7 +222,10 @@ async def _insert(session: AsyncSession, table: Table, brought: Archive, service
             while batch := [rows.from_line(table, line) for line in islice(content, rows.ROWS_AT_ONCE)]:
                 await session.execute(insert(table), batch)
         except ValueError as error:
-            raise archive.damaged(str(error)) from None
+            raise OperatorError(
+                f"The archive has what is no row: {error}. The database of {service} was left empty.",
+                hint="Export the store again: medperf-server export FILE",
+            ) from None
     column = table.autoincrement_column
     if column is None or session.get_bind().dialect.name != "postgresql":
         return  # SQLite goes on after the highest ID by itself
