@@ -95,11 +95,13 @@ class Deliveries(RuleBasedStateMachine):
         self.owned[made["id"]] = made
 
     @precondition(lambda self: self.owned)
-    @rule(which=_numbers)
-    def change(self, which: int) -> None:
-        thing = self.owned[sorted(self.owned)[which % len(self.owned)]]
-        changed = {"is_valid": not thing["is_valid"]}
-        self.owned[thing["id"]] = self._do("PATCH", f"datasets/{thing['id']}", changed, version=thing["version"])
+    @rule(which=_numbers, times=strategies.integers(min_value=1, max_value=3))
+    def change(self, which: int, times: int) -> None:
+        number = sorted(self.owned)[which % len(self.owned)]
+        for _ in range(times):
+            thing = self.owned[number]
+            changed = {"is_valid": not thing["is_valid"]}
+            self.owned[number] = self._do("PATCH", f"datasets/{number}", changed, version=thing["version"])
 
     @rule()
     def relay_publishes(self) -> None:
@@ -192,6 +194,6 @@ class Deliveries(RuleBasedStateMachine):
 
 
 Deliveries.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestDeliveries = Deliveries.TestCase
