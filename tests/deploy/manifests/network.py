@@ -1,0 +1,174 @@
+"""Who may speak to whom, found by evaluating the policies as a cluster's network does, against a table of who must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from .objects import COMPONENT, NAMESPACE, PROCESS, SERVICES, Object, of_kind, selects, title, workloads
+
+
+@dataclass(frozen=True)
+class End:
+    """One side of a connection: a pod of ours, or of another namespace, or a host that is no pod."""
+
+    name: str
+    labels: Mapping[str, str]
+    namespace: str | None
+    listens: frozenset[tuple[str, int]]
+
+    @property
+    def component(self) -> str:
+        return self.labels.get(COMPONENT, "") if self.is_ours else self.name
+
+    @property
+    def process(self) -> str:
+        return self.labels.get(PROCESS, "")
+
+    @property
+    def is_ours(self) -> bool:
+        return self.namespace == NAMESPACE
+
+
+def _other(name: str, namespace: str | None, *listens: tuple[str, int], **labels: str) -> End:
+    return End(name, labels, namespace, frozenset(listens))
+
+
+DNS = frozenset({("UDP", 53), ("TCP", 53)})
+OTHERS = (
+    _other("controller", "ingress-nginx"),
+    _other("prometheus", "monitoring"),
+    End("dns", {"k8s-app": "kube-dns"}, "kube-system", DNS | {("TCP", 9153)}),
+    _other("api server", "kube-system", ("TCP", 6443)),
+    _other("managed database", "medperf-database", ("TCP", 5432), ("TCP", 8000)),
+    _other("stranger", "default", ("TCP", 80), ("TCP", 443)),
+    _other("internet", None, ("TCP", 443), ("TCP", 80)),
+)
+_BETWEEN_BROKERS = {4369, 25672}
+
+
+def needed(source: End, target: End, port: tuple[str, int]) -> bool:
+    """The table: every connection that there must be. There must be no other."""
+    protocol, number = port
+    if target.name == "dns":
+        return source.is_ours and port in DNS
+    if protocol != "TCP":
+        return False
+    talks_to_database = source.is_ours and (
+        source.process in ("web", "worker") or source.component in ("provision", "migrate", "operator")
+    )
+    rules: Mapping[str, Callable[[], bool]] = {
+        "gateway": lambda: source.name == "controller" and number == 8080,
+        "broker": lambda: (
+            (source.process == "worker" and number in (5671, 5672))
+            or (source.component == "broker" and number in _BETWEEN_BROKERS)
+            or (source.name == "prometheus" and number == 15692)
+        ),
+        "database": lambda: talks_to_database and number == 5432,
+        "managed database": lambda: talks_to_database and number == 5432,
+    }
+    if target.is_ours and target.component in SERVICES:
+        is_request = target.process == "web" and source.component == "gateway" and number == 8000
+        return is_request or (source.name == "prometheus" and number == 9000)
+    return rules.get(target.component, lambda: False)()
+
+
+def faults(objects: Sequence[Object]) -> list[str]:
+    """Each pair of ends and each port: what is open and not needed, or needed and not open; and idle openings."""
+    policies = of_kind(objects, "NetworkPolicy")
+    pods = [
+        End(
+            pod.title,
+            pod.labels,
+            NAMESPACE,
+            frozenset((port.get("protocol", "TCP"), int(port["containerPort"])) for port in pod.ports),
+        )
+        for pod in workloads(objects)
+    ]
+    has_database = any(pod.component == "database" for pod in pods)
+    others = [end for end in OTHERS if not (has_database and end.name == "managed database")]
+    return [*_pairs(policies, pods, others), *_openings(policies, [*pods, *others])]
+
+
+def _pairs(policies: Sequence[Object], pods: Sequence[End], others: Sequence[End]) -> Iterator[str]:
+    ends = [*pods, *others]
+    for source in ends:
+        for target in ends:
+            if not source.is_ours and not target.is_ours:
+                continue
+            # Also a port on which nothing listens yet: what is not needed is closed, whatever will listen.
+            for port in sorted(target.listens | {("TCP", 22)}):
+                is_open = is_allowed(policies, source, target, port)
+                if is_open and not needed(source, target, port):
+                    yield f"{source.name} can reach {target.name} on {port}, and has no need to"
+                if not is_open and needed(source, target, port):
+                    yield f"{source.name} cannot reach {target.name} on {port}"
+
+
+def is_allowed(policies: Sequence[Object], source: End, target: End, port: tuple[str, int]) -> bool:
+    """Whether both sides let the connection through. Policies only hold for pods of their own namespace."""
+    return _lets(policies, source, target, port, "Egress") and _lets(policies, target, source, port, "Ingress")
+
+
+def _lets(policies: Sequence[Object], end: End, peer: End, port: tuple[str, int], direction: str) -> bool:
+    concerned = [
+        policy["spec"]
+        for policy in policies
+        if end.is_ours
+        and direction in policy["spec"]["policyTypes"]
+        and selects(policy["spec"]["podSelector"], end.labels)
+    ]
+    if not concerned:
+        return True
+    rules, peers = ("egress", "to") if direction == "Egress" else ("ingress", "from")
+    return any(
+        _names_peer(rule.get(peers), peer) and _names_port(rule.get("ports"), port)
+        for spec in concerned
+        for rule in spec.get(rules, [])
+    )
+
+
+def _names_peer(peers: Sequence[Object] | None, end: End) -> bool:
+    return not peers or any(_is_peer(peer, end) for peer in peers)
+
+
+def _is_peer(peer: Object, end: End) -> bool:
+    if "ipBlock" in peer:
+        # Any block may hold any host: whoever opens one says in the table what is meant.
+        return end.namespace is None
+    if end.namespace is None:
+        return False
+    if "namespaceSelector" in peer:
+        if not selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": end.namespace}):
+            return False
+    elif not end.is_ours:
+        return False
+    return selects(peer.get("podSelector", {}), end.labels)
+
+
+def _names_port(ports: Sequence[Object] | None, port: tuple[str, int]) -> bool:
+    return not ports or any(_opens(entry) == port for entry in ports)
+
+
+def _opens(entry: Object) -> tuple[str, int]:
+    if not isinstance(entry.get("port"), int) or "endPort" in entry:
+        raise ValueError(f"only a port by its number is understood here: {entry}")
+    return entry.get("protocol", "TCP"), entry["port"]
+
+
+def _openings(policies: Sequence[Object], ends: Sequence[End]) -> Iterator[str]:
+    """An opening towards which nothing listens is a mistake, or is left over."""
+    for policy in policies:
+        spec = policy["spec"]
+        selected = [end for end in ends if end.is_ours and selects(spec["podSelector"], end.labels)]
+        for rule in spec.get("ingress", []):
+            for port in map(_opens, rule.get("ports", [])):
+                for end in selected:
+                    if port not in end.listens:
+                        yield f"{title(policy)}: opens {port} of {end.name}, which does not listen there"
+        for rule in spec.get("egress", []):
+            for port in map(_opens, rule.get("ports", [])):
+                for peer in rule.get("to", []):
+                    targets = [end for end in ends if _is_peer(peer, end)]
+                    if not targets or any(port not in end.listens for end in targets):
+                        yield f"{title(policy)}: opens {port} to {peer}, where nothing listens"

@@ -1,0 +1,78 @@
+"""What the overlays render to holds together, as far as that can be said without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.manifests import availability, contents, network, rights, schemas, selectors
+from deploy.manifests.objects import Check, Object, title
+from deploy.manifests.render import CERTIFICATES, OVERLAYS, SECRET_FILES, SOURCE
+
+CHECKS = {
+    "schemas": schemas.faults,
+    "selectors": selectors.faults,
+    "contents": contents.faults,
+    "rights": rights.faults,
+    "network": network.faults,
+    "availability": availability.faults,
+}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_an_overlay_has_no_fault(
+    rendered: Callable[[str], list[Object]], overlay: str, check: Check
+) -> None:
+    assert check(rendered(overlay)) == []
+
+
+def test_nothing_stands_alone_in_production(rendered: Callable[[str], list[Object]]) -> None:
+    assert availability.several(rendered("production")) == []
+
+
+def test_images_have_their_versions_in_one_place(rendered: Callable[[str], list[Object]]) -> None:
+    assert rights.scattered_versions(SOURCE) == []
+    versions = {
+        overlay: {
+            container["image"].partition(":")[0]: container["image"]
+            for pod in schemas.workloads(rendered(overlay))
+            for container in pod.containers
+        }
+        for overlay in OVERLAYS
+    }
+    common = versions["small"].keys() & versions["production"].keys()
+    assert common == {"medperf/server", "nginx", "rabbitmq"}
+    assert all(versions["small"][image] == versions["production"][image] for image in common)
+
+
+def test_no_secret_is_in_the_repository() -> None:
+    ignored = (SOURCE / ".gitignore").read_text().split()
+    assert {"secrets/files/", "overlays/*/certificates/"} <= set(ignored)
+
+
+def test_a_new_secret_has_its_pods_replaced(manifests: Path, rendered: Callable[[str], list[Object]]) -> None:
+    """A rotated password is a file that changed: its Secret has another name then, so that its pods start anew."""
+    from deploy.manifests.render import render
+
+    before = {title(item): item for item in rendered("small") if item["kind"] == "Deployment"}
+    file = manifests / "secrets" / "files" / "results_database_password"
+    kept = file.read_text()
+    try:
+        file.write_text("another\n")
+        after = {title(item): item for item in render(manifests, "small") if item["kind"] == "Deployment"}
+    finally:
+        file.write_text(kept)
+    changed = {name for name, item in after.items() if item != before[name]}
+    assert changed == {"Deployment results", "Deployment results-worker"}
+
+
+def test_the_files_that_an_operator_needs_are_all_used(manifests: Path) -> None:
+    """A file that no kustomization names would be made, kept and rotated for nothing."""
+    text = "\n".join(file.read_text() for file in manifests.rglob("kustomization.yaml"))
+    unused = {name for name in SECRET_FILES if f"files/{name}" not in text}
+    # For whoever administers the broker: no pod reads it.
+    assert unused == {"broker_admin_password"}
+    assert all(f"certificates/{name}" in text for names in CERTIFICATES.values() for name in names)
