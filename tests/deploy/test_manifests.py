@@ -23,9 +23,7 @@ CHECKS = {
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
-def test_an_overlay_has_no_fault(
-    rendered: Callable[[str], list[Object]], overlay: str, check: Check
-) -> None:
+def test_an_overlay_has_no_fault(rendered: Callable[[str], list[Object]], overlay: str, check: Check) -> None:
     assert check(rendered(overlay)) == []
 
 

@@ -93,10 +93,10 @@ def _scalers(objects: Sequence[Object], pods: Sequence[Workload]) -> Iterator[st
         spec = scaler["spec"]
         if spec["minReplicas"] >= spec["maxReplicas"]:
             yield f"{title(scaler)}: has nothing to scale"
+        target = (spec["scaleTargetRef"]["kind"], spec["scaleTargetRef"]["name"])
         for pod in pods:
-            if (pod.kind, pod.name) == (spec["scaleTargetRef"]["kind"], spec["scaleTargetRef"]["name"]):
-                if "replicas" in pod.owner["spec"]:
-                    yield f"{title(scaler)}: each apply would undo it, since {pod.title} says how many"
+            if (pod.kind, pod.name) == target and "replicas" in pod.owner["spec"]:
+                yield f"{title(scaler)}: each apply would undo it, since {pod.title} says how many"
 
 
 def _jobs(objects: Sequence[Object]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Whether each Secret, ConfigMap, key, volume and address that is named is there, and none is there for nothing."""
+"""Whether each Secret, ConfigMap, key, volume and address that is named is there, and none for nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may speak to whom, found by evaluating the policies as a cluster's network does, against a table of who must."""
+"""Who may speak to whom: the policies, evaluated as a cluster's network does, against a table of who must."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ _BETWEEN_BROKERS = {4369, 25672}
 def needed(source: End, target: End, port: tuple[str, int]) -> bool:
     """The table: every connection that there must be. There must be no other."""
     protocol, number = port
+    if port not in target.listens:
+        return False
     if target.name == "dns":
         return source.is_ours and port in DNS
     if protocol != "TCP":
@@ -92,17 +94,23 @@ def faults(objects: Sequence[Object]) -> list[str]:
 
 def _pairs(policies: Sequence[Object], pods: Sequence[End], others: Sequence[End]) -> Iterator[str]:
     ends = [*pods, *others]
+    # Also ports on which nothing listens yet: what is not needed is closed, whatever will listen.
+    opened = {port for policy in policies for port in _opened(policy["spec"])} | {("TCP", 22)}
     for source in ends:
         for target in ends:
             if not source.is_ours and not target.is_ours:
                 continue
-            # Also a port on which nothing listens yet: what is not needed is closed, whatever will listen.
-            for port in sorted(target.listens | {("TCP", 22)}):
+            for port in sorted(target.listens | opened):
                 is_open = is_allowed(policies, source, target, port)
                 if is_open and not needed(source, target, port):
                     yield f"{source.name} can reach {target.name} on {port}, and has no need to"
                 if not is_open and needed(source, target, port):
                     yield f"{source.name} cannot reach {target.name} on {port}"
+
+
+def _opened(spec: Object) -> Iterator[tuple[str, int]]:
+    for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:
+        yield from map(_opens, rule.get("ports", []))
 
 
 def is_allowed(policies: Sequence[Object], source: End, target: End, port: tuple[str, int]) -> bool:

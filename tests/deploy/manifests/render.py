@@ -1,4 +1,4 @@
-"""Renders an overlay as an operator does, in a copy, with files where an operator's secrets and certificates are."""
+"""Renders an overlay as an operator does: in a copy, with a file for each secret and certificate."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Each object against the schema that Kubernetes publishes of its kind: the oldest version served, and the newest."""
+"""Each object against the schema that Kubernetes publishes of its kind: of the oldest version, and the newest."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import kubernetes_validate
@@ -38,13 +40,9 @@ def _outside(objects: Sequence[Object]) -> Iterator[str]:
 
 def _of(item: Object) -> Iterator[str]:
     for version in VERSIONS:
-        try:
-            kubernetes_validate.validate(item, version, strict=True)
-        except kubernetes_validate.SchemaNotFoundError:
-            yield f"{title(item)}: Kubernetes {version} has no {item['apiVersion']} {item['kind']}"
-        except kubernetes_validate.ValidationError as error:
-            place = ".".join(str(part) for part in error.path)
-            yield f"{title(item)}: in Kubernetes {version}, {place}: {error.message}"
+        refusal = _refusal(json.dumps(item), version)
+        if refusal:
+            yield f"{title(item)}: {refusal}"
     for place in _nulls(item, ""):
         yield f"{title(item)}: {place} is null"
     for workload in workloads([item]):
@@ -53,6 +51,19 @@ def _of(item: Object) -> Iterator[str]:
                 for name, amount in amounts.items():
                     if not _QUANTITY.fullmatch(str(amount)):
                         yield f"{title(item)}: {kind} of {name}: {amount} is no quantity"
+
+
+@lru_cache(maxsize=1000)
+def _refusal(item: str, version: str) -> str | None:
+    """What a version's schema has against an object; an object that it has no schema of is refused too."""
+    read = json.loads(item)
+    try:
+        kubernetes_validate.validate(read, version, strict=True)
+    except kubernetes_validate.SchemaNotFoundError:
+        return f"Kubernetes {version} has no {read['apiVersion']} {read['kind']}"
+    except kubernetes_validate.ValidationError as error:
+        return f"in Kubernetes {version}, {'.'.join(str(part) for part in error.path)}: {error.message}"
+    return None
 
 
 def _nulls(value: Any, place: str) -> Iterator[str]:
