@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.manifests import availability, contents, network, rights, schemas, selectors
+from deploy.manifests import availability, contents, network, processes, rights, schemas, selectors
 from deploy.manifests.objects import Check, Object, title
 from deploy.manifests.render import render
 
@@ -105,7 +105,7 @@ SELECTORS: list[tuple[Break, str]] = [
     (put(WEB, *BOX, "ports", 1, "name", value="api"), "two of its ports have one name"),
     (put(WEB, *BOX, "livenessProbe", "httpGet", "port", value="live"), "livenessProbe asks port live"),
     (
-        put("Deployment gateway", *BOX, "readinessProbe", "tcpSocket", "port", value=80),
+        put("Deployment gateway", *BOX, "readinessProbe", "httpGet", "port", value=80),
         "readinessProbe asks port 80",
     ),
     (
@@ -140,6 +140,10 @@ SELECTORS: list[tuple[Break, str]] = [
         "selects no pod",
     ),
     (put(WEB, *POD, "serviceAccountName", value="result"), "there is no ServiceAccount result"),
+    (
+        put("Service results", "spec", "ports", 0, "port", value=80),
+        "has no address, and nothing turns port 80 into",
+    ),
     (drop("Service gateway"), "there is no Service gateway with port"),
     (put("Service gateway", "spec", "ports", 0, "name", value="https"), "there is no Service gateway with port"),
     (put(BROKER, "spec", "serviceName", value="broker"), "need a Service without an address"),
@@ -191,8 +195,24 @@ CONTENTS: list[tuple[Break, str]] = [
         put("ConfigMap gateway", "data", "nginx.conf", value="proxy_pass http://acounts:8000;"),
         "acounts:8000 is served",
     ),
+    (
+        put("ConfigMap gateway", "data", "nginx.conf", value="x a.medperf.svc.cluster.local:8000;"),
+        "is served by no",
+    ),
+    (put("ConfigMap gateway", "data", "nginx.conf", value="listen 8081;"), "nginx listens on [8081]"),
     (put(BROKER, "spec", "replicas", value=5), "names the nodes"),
     (put("ConfigMap broker", "data", "rabbitmq.conf", value=""), "names the nodes []"),
+]
+PROCESSES: list[tuple[Break, str]] = [
+    (drop(WORKER), "nothing runs `medperf-server work results`"),
+    (drop("Job migrate"), "nothing runs `medperf-server migrate`"),
+    (put(WEB, *BOX, "args", 1, value="result"), "'result' is not one of"),
+    (put(WEB, *BOX, "args", 0, value="serve"), "medperf-server serve results"),
+    (put(WEB, *BOX, "args", 6, value="--monitoring-port"), "--monitoring-port"),
+    (put(WEB, *BOX, "args", 5, value="8001"), "listens on 8001, and declares 8000 as api"),
+    (put(WORKER, *BOX, "args", 3, value="9001"), "listens on 9001, and declares 9000 as monitor"),
+    (put(WEB, *BOX, "args", 1, value="registry"), "runs run registry, not run results"),
+    (put(WORKER, *BOX, "args", 1, value="accounts"), "`medperf-server work accounts` has no use"),
 ]
 RIGHTS: list[tuple[Break, str]] = [
     (
@@ -212,7 +232,7 @@ RIGHTS: list[tuple[Break, str]] = [
     (drop("Job migrate", *POD, "volumes", 2, "secret", "items", 0), "lacks ['accounts_owner_database_password']"),
     (
         put(WEB, "spec", "template", "metadata", "labels", "app.kubernetes.io/component", value="x"),
-        "which secrets 'x'",
+        "which secrets ('x', 'web')",
     ),
     (put(WEB, *POD, "volumes", 2, "secret", "defaultMode", value=0o444), "others can read its volume secrets"),
     (
@@ -332,6 +352,7 @@ BROKEN = [
         (schemas.faults, SCHEMAS),
         (selectors.faults, SELECTORS),
         (contents.faults, CONTENTS),
+        (processes.faults, PROCESSES),
         (rights.faults, RIGHTS),
         (network.faults, NETWORK),
         (availability.faults, AVAILABILITY),
@@ -352,8 +373,8 @@ def test_what_is_broken_is_found(
 
 
 def test_a_secret_that_is_missing_is_not_rendered_without_it(manifests: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "manifests"
-    shutil.copytree(manifests, copy)
+    shutil.copytree(manifests.parent, tmp_path / "deploy")
+    copy = tmp_path / "deploy" / manifests.name
     (copy / "secrets" / "files" / "erlang_cookie").unlink()
     with pytest.raises(pytest.fail.Exception, match="erlang_cookie"):
         render(copy, "small")

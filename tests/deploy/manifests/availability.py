@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from services.process import GRACE_SECONDS
+
 from .objects import COMPONENT, PROCESS, Object, Workload, of_kind, selects, title, workloads
 
-# What a process of ours takes at most to stop in order.
-STOP_SECONDS = 10
+# What nginx takes at most to stop in order; a process of ours: GRACE_SECONDS.
+GATEWAY_STOP_SECONDS = 20
 # What whoever sends requests takes to learn that a pod goes.
 PROPAGATION_SECONDS = 5
 
@@ -55,7 +57,8 @@ def _stop(pod: Workload) -> Iterator[str]:
         waits = max(waits, int(command[1]) if command[:1] == ["sleep"] else 0)
     if is_asked and waits < PROPAGATION_SECONDS:
         yield f"{pod.title}: is stopped while requests are still sent to it"
-    if pod.spec.get("terminationGracePeriodSeconds", 30) < waits + STOP_SECONDS:
+    stops = GRACE_SECONDS if PROCESS in pod.labels else GATEWAY_STOP_SECONDS
+    if pod.spec.get("terminationGracePeriodSeconds", 30) < waits + stops:
         yield f"{pod.title}: is killed before it has stopped"
     rolling = pod.owner["spec"].get("strategy", {}).get("rollingUpdate", {})
     if rolling.get("maxUnavailable") != 0:

@@ -6,12 +6,17 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
+from services import deployment
+
 from .objects import NAMESPACE, Object, Workload, named, of_kind, title, workloads
 
-_ADDRESS_SETTINGS = ("MEDPERF_DATABASE_SERVER", "MEDPERF_BROKER_SERVER")
+_ADDRESS_SETTINGS = (deployment.DATABASE_SERVER, deployment.BROKER_SERVER)
+_DOMAIN = [NAMESPACE, "svc", "cluster", "local"]
 # Hosts outside the namespace that an operator answers for.
 OUTSIDE = {("medperf-rw.medperf-database.svc", 5432)}
-_UPSTREAM = re.compile(r"(?:\bserver|\bproxy_pass\s+https?://)\s*([a-z][a-z0-9.-]*):(\d+)")
+# How nginx names what it asks.
+_UPSTREAM = re.compile(r"[\s/]([a-z][a-z0-9.-]*):(\d+)\s*;")
+_LISTEN = re.compile(r"\blisten (\d+)")
 _NODE = re.compile(r"classic_config\.nodes\.\d+\s*=\s*rabbit@([a-z0-9.-]+)")
 
 
@@ -23,7 +28,7 @@ def faults(objects: Sequence[Object]) -> list[str]:
         *_certificates(objects),
         *_unused(objects, pods),
         *_addresses(objects, pods),
-        *_upstreams(objects),
+        *_gateway(objects, pods),
         *_nodes(objects),
     ]
 
@@ -94,7 +99,7 @@ def _unused(objects: Sequence[Object], pods: Sequence[Workload]) -> Iterator[str
 
 def _serves(objects: Sequence[Object], host: str, port: int) -> bool:
     names = host.split(".")
-    if names[1:] not in ([], [NAMESPACE], [NAMESPACE, "svc"]):
+    if names[1:] not in ([], _DOMAIN[:1], _DOMAIN[:2], _DOMAIN):
         return (host, port) in OUTSIDE
     service = named(objects, "Service", names[0])
     return service is not None and port in [served["port"] for served in service["spec"]["ports"]]
@@ -135,11 +140,18 @@ def _files(address: str, objects: Sequence[Object], pods: Sequence[Workload]) ->
                 yield f"{pod.title}: there is no {folder}/{file} in it"
 
 
-def _upstreams(objects: Sequence[Object]) -> Iterator[str]:
+def _gateway(objects: Sequence[Object], pods: Sequence[Workload]) -> Iterator[str]:
     for item in of_kind(objects, "ConfigMap"):
         for host, port in _UPSTREAM.findall(item["data"].get("nginx.conf", "")):
             if not _serves(objects, host, int(port)):
                 yield f"{title(item)}: the gateway's {host}:{port} is served by no Service"
+    for pod in pods:
+        for kind, name, _ in references(pod):
+            found = named(objects, kind, name)
+            configuration = found["data"].get("nginx.conf") if found and kind == "ConfigMap" else None
+            listens = {int(port) for port in _LISTEN.findall(configuration or "")}
+            if configuration is not None and listens != {port["containerPort"] for port in pod.ports}:
+                yield f"{pod.title}: nginx listens on {sorted(listens)}, and it declares something else"
 
 
 def _nodes(objects: Sequence[Object]) -> Iterator[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .objects import COMPONENT, NAMESPACE, PROCESS, SERVICES, Object, of_kind, selects, title, workloads
+from medperf_contracts.access import SERVICES
+
+from .objects import COMPONENT, NAMESPACE, PROCESS, Object, of_kind, selects, title, workloads
 
 
 @dataclass(frozen=True)

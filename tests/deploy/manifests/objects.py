@@ -12,7 +12,6 @@ Check = Callable[[Sequence[Object]], list[str]]
 NAMESPACE = "medperf"
 COMPONENT = "app.kubernetes.io/component"
 PROCESS = "medperf.org/process"
-SERVICES = ("accounts", "registry", "associations", "results", "notifications")
 
 
 @dataclass(frozen=True)

@@ -6,30 +6,19 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
-from .objects import SERVICES, Object
+from services import secret_files
 
-SOURCE = Path(__file__).parents[3] / "deploy" / "kubernetes"
+from .objects import Object
+
+SOURCE = Path(__file__).parents[3] / "deploy"
 OVERLAYS = ("small", "production")
 OLDEST_KUBECTL = (1, 27)
 
-# What `medperf-server secrets create` makes.
-SECRET_FILES = (
-    *(f"{service}_database_password" for service in SERVICES),
-    *(f"{service}_owner_database_password" for service in SERVICES),
-    *(f"{service}_broker_password" for service in SERVICES),
-    "database_admin_password",
-    "broker_admin_password",
-    "erlang_cookie",
-    "signing_keys.json",
-    "public_keys.json",
-    "rabbitmq_definitions.json",
-)
 # What an operator puts beside an overlay.
 CERTIFICATES = {
     "small": ("gateway.crt", "gateway.key"),
@@ -45,19 +34,17 @@ CERTIFICATES = {
 
 
 def copy_with_secrets(folder: Path) -> Path:
-    """The manifests, with a file in the place of each secret and certificate."""
+    """The manifests, with the secrets that an operator makes, and a file in the place of each certificate."""
+    for part in ("kubernetes", "nginx"):
+        shutil.copytree(SOURCE / part, folder / part, ignore=shutil.ignore_patterns("files", "certificates"))
     copy = folder / "kubernetes"
-    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("files", "certificates"))
-    _fill(copy / "secrets" / "files", SECRET_FILES)
+    secret_files.create(copy / "secrets" / "files")
     for overlay, names in CERTIFICATES.items():
-        _fill(copy / "overlays" / overlay / "certificates", names)
+        certificates = copy / "overlays" / overlay / "certificates"
+        certificates.mkdir()
+        for name in names:
+            (certificates / name).write_text(f"the content of {name}\n")
     return copy
-
-
-def _fill(folder: Path, names: Sequence[str]) -> None:
-    folder.mkdir()
-    for name in names:
-        (folder / name).write_text(f"the content of {name}\n")
 
 
 def render(copy: Path, overlay: str) -> list[Object]:

@@ -6,27 +6,29 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .contents import references
-from .objects import COMPONENT, SERVICES, Object, Workload, named, of_kind, title, workloads
+from medperf_contracts.access import SERVICES
+from services import deployment
 
-_OF_EVERY_SERVICE = ("{0}_database_password", "{0}_broker_password", "public_keys.json")
+from .contents import references
+from .objects import COMPONENT, PROCESS, Object, Workload, named, of_kind, title, workloads
+
 _ROLES = frozenset(f"{service}_database_password" for service in SERVICES)
 _OWNERS = frozenset(f"{service}_owner_database_password" for service in SERVICES)
 
-# Who reads which secret, by component: all that it reads, and all that its Secret holds.
-SECRETS: Mapping[str, frozenset[str]] = {
-    **{service: frozenset(name.format(service) for name in _OF_EVERY_SERVICE) for service in SERVICES},
-    "accounts": frozenset(name.format("accounts") for name in _OF_EVERY_SERVICE) | {"signing_keys.json"},
-    "provision": _ROLES | _OWNERS | {"database_admin_password"},
-    "migrate": _OWNERS,
-    "operator": _ROLES | {"public_keys.json", "signing_keys.json"},
-    "broker": frozenset({"erlang_cookie", "rabbitmq_definitions.json", "tls.crt", "tls.key"}),
-    "database": frozenset({"database_admin_password"}),
-    "gateway": frozenset(),
+# Who reads which secret, by component and process: all of these, and no other.
+SECRETS: Mapping[tuple[str, str], frozenset[str]] = {
+    **{(name, "web"): frozenset({f"{name}_database_password", "public_keys.json"}) for name in SERVICES},
+    **{(name, "worker"): frozenset({f"{name}_database_password", f"{name}_broker_password"}) for name in SERVICES},
+    ("accounts", "web"): frozenset({"accounts_database_password", "public_keys.json", "signing_keys.json"}),
+    ("provision", "job"): _ROLES | _OWNERS | {"database_admin_password"},
+    ("migrate", "job"): _OWNERS,
+    ("operator", ""): _ROLES,
+    ("broker", ""): frozenset({"erlang_cookie", "rabbitmq_definitions.json", "tls.crt", "tls.key"}),
+    ("database", ""): frozenset({"database_admin_password"}),
+    ("gateway", ""): frozenset(),
 }
 _ONLY_WITH_TLS = frozenset({"tls.crt", "tls.key"})
-# The settings' table.
-SETTINGS = frozenset({"MEDPERF_DATABASE_SERVER", "MEDPERF_BROKER_SERVER", "MEDPERF_SECRETS"})
+SETTINGS = frozenset({deployment.DATABASE_SERVER, deployment.BROKER_SERVER, deployment.SECRETS})
 # Kinds of volumes with nothing of the machine's in them.
 _VOLUMES = {"name", "emptyDir", "secret", "configMap"}
 
@@ -45,16 +47,16 @@ def faults(objects: Sequence[Object]) -> list[str]:
 
 
 def _secrets(pod: Workload, objects: Sequence[Object]) -> Iterator[str]:
-    component = pod.labels.get(COMPONENT, "")
-    if component not in SECRETS:
-        yield f"{pod.title}: nothing says which secrets {component!r} may read"
+    who = (pod.labels.get(COMPONENT, ""), pod.labels.get(PROCESS, ""))
+    if who not in SECRETS:
+        yield f"{pod.title}: nothing says which secrets {who} may read"
         return
     read: set[str] = set()
     for kind, name, key in references(pod):
         if kind == "Secret":
             found = named(objects, "Secret", name)
             read |= {key} if key is not None else set(found["data"] if found else ())
-    allowed = SECRETS[component]
+    allowed = SECRETS[who]
     if read not in (allowed, allowed - _ONLY_WITH_TLS):
         yield f"{pod.title}: reads {sorted(read - allowed)} and lacks {sorted(allowed - read)}"
     for volume in pod.spec.get("volumes", []):

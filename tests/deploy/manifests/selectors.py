@@ -56,6 +56,8 @@ def _services(objects: Sequence[Object], pods: Sequence[Workload]) -> Iterator[s
             for pod in selected:
                 if pod.number_of(target) is None:
                     yield f"{title(service)}: {pod.title} declares no port {target}"
+                elif service["spec"].get("clusterIP") == "None" and pod.number_of(target) != port["port"]:
+                    yield f"{title(service)}: has no address, and nothing turns port {port['port']} into {target}"
 
 
 def _budgets_and_policies(objects: Sequence[Object], pods: Sequence[Workload]) -> Iterator[str]:
