@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,3 +77,25 @@ def test_the_files_that_an_operator_needs_are_all_used(manifests: Path) -> None:
     # For whoever administers the broker: no pod reads it.
     assert unused == {"broker_admin_password"}
     assert all(f"certificates/{name}" in text for names in CERTIFICATES.values() for name in names)
+
+
+def test_the_guides_own_overlay_has_no_fault(manifests: Path, tmp_path: Path) -> None:
+    guide = (SOURCE / "kubernetes" / "README.md").read_text()
+    [overlay] = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    shutil.copytree(manifests.parent, tmp_path / "deploy")
+    copy = tmp_path / "deploy" / manifests.name
+    site = copy / "overlays" / "site"
+    site.mkdir()
+    (site / "kustomization.yaml").write_text(textwrap.dedent(overlay))
+    objects = render(copy, "site")
+    assert [fault for check in CHECKS.values() for fault in check(objects)] == []
+    hosts = {rule["host"] for item in objects if item["kind"] == "Ingress" for rule in item["spec"]["rules"]}
+    images = {container["image"] for pod in workloads(objects) for container in pod.containers}
+    assert hosts == {"medperf.hospital.org"}
+    assert "registry.hospital.org/medperf/server:0.1.0" in images
+    assert "medperf/server:0.1.0" not in images
+
+
+def test_the_guide_names_each_certificate() -> None:
+    guide = (SOURCE / "kubernetes" / "README.md").read_text()
+    assert [name for names in CERTIFICATES.values() for name in names if f"`{name}`" not in guide] == []
