@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from deploy.manifests import availability, contents, network, processes, rights, schemas, selectors
-from deploy.manifests.objects import Check, Object, title
-from deploy.manifests.render import render
+from deploy.manifests.objects import Check, Object, selects, title
+from deploy.manifests.render import render, require_kubectl
 
 Break = Callable[[list[Object]], Any]
 
@@ -157,6 +158,8 @@ CONTENTS: list[tuple[Break, str]] = [
     (drop("Secret results"), "there is no Secret results-"),
     (drop("Secret results", "data", "public_keys.json"), "has no public_keys.json"),
     (drop("ConfigMap settings"), "there is no ConfigMap settings-"),
+    (drop("PersistentVolumeClaim assets"), "there is no PersistentVolumeClaim assets"),
+    (drop(BROKER), "there is no broker"),
     (drop("ConfigMap gateway"), "there is no ConfigMap gateway-"),
     (put(WEB, *POD, "volumes", 0, "name", value="x"), "mounts authorities, which is no volume of it"),
     (put(WEB, *BOX, "volumeMounts", value=[]), "nothing mounts its volume secrets"),
@@ -253,8 +256,8 @@ RIGHTS: list[tuple[Break, str]] = [
     (put(BROKER, *POD, "initContainers", 0, "securityContext", value={}), "cookie can write to its image"),
     (put(WEB, *BOX, "securityContext", "runAsUser", value=0), "says otherwise than its pod"),
     (put(WEB, *BOX, "ports", 0, "hostPort", value=80), "takes a port of its machine"),
-    (put(WEB, *BOX, "image", value="medperf/server"), "runs whatever medperf/server is today"),
-    (put(WEB, *BOX, "image", value="medperf/server:latest"), "runs whatever"),
+    (put(WEB, *BOX, "image", value="medperf-server"), "runs whatever medperf-server is today"),
+    (put(WEB, *BOX, "image", value="medperf-server:latest"), "runs whatever"),
     (put(WEB, *BOX, "image", value="registry:5000/server"), "runs whatever"),
     (drop(WEB, *BOX, "resources", "limits", "memory"), "has no requests or limits"),
     (put("ConfigMap settings", "data", "MEDPERF_DATABSE_SERVER", value="x"), "is told ['MEDPERF_DATABSE_SERVER']"),
@@ -383,3 +386,47 @@ def test_a_secret_that_is_missing_is_not_rendered_without_it(manifests: Path, tm
 def test_a_version_beside_an_image_is_found(tmp_path: Path) -> None:
     (tmp_path / "pod.yaml").write_text("spec:\n  containers:\n  - image: nginx:1.28.0\n")
     assert rights.scattered_versions(tmp_path) == ["pod.yaml"]
+
+
+def test_a_port_by_its_name_is_not_taken_for_closed(rendered: Callable[[str], list[Object]]) -> None:
+    objects = rendered("production")
+    put("NetworkPolicy web", "spec", "ingress", 0, "ports", 0, "port", value="api")(objects)
+    with pytest.raises(ValueError, match="only a port by its number is understood"):
+        network.faults(objects)
+
+
+@pytest.mark.parametrize(
+    ("selector", "is_selected"),
+    [
+        ({}, True),
+        ({"matchLabels": {"a": "1"}}, True),
+        ({"matchLabels": {"a": "1", "b": "2"}}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["1", "2"]}]}, True),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["2"]}]}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["1"]}]}, False),
+        ({"matchExpressions": [{"key": "b", "operator": "NotIn", "values": ["1"]}]}, True),
+        ({"matchExpressions": [{"key": "a", "operator": "Exists"}]}, True),
+        ({"matchExpressions": [{"key": "b", "operator": "Exists"}]}, False),
+        ({"matchExpressions": [{"key": "b", "operator": "DoesNotExist"}]}, True),
+        ({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, False),
+    ],
+)
+def test_a_selector_selects_as_kubernetes_does(selector: Object, is_selected: bool) -> None:
+    assert selects(selector, {"a": "1"}) is is_selected
+
+
+def test_a_machine_without_kubectl_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pytest.fail.Exception, match=r"no kubectl on PATH. Install kubectl 1.27 or later"):
+        require_kubectl()
+
+
+def test_a_kubectl_that_is_too_old_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    version = {"clientVersion": {"major": "1", "minor": "26+", "gitVersion": "v1.26.3"}}
+    (tmp_path / "kubectl").write_text(f"#!/bin/sh\necho '{json.dumps(version)}'\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(pytest.fail.Exception, match=r"kubectl on PATH is v1.26.3. Install"):
+        require_kubectl()

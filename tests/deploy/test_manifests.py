@@ -46,7 +46,7 @@ def test_images_have_their_versions_in_one_place(rendered: Callable[[str], list[
         for overlay in OVERLAYS
     }
     common = versions["small"].keys() & versions["production"].keys()
-    assert common == {"medperf/server", "nginx", "rabbitmq"}
+    assert common == {"medperf-server", "nginx", "rabbitmq"}
     assert all(versions["small"][image] == versions["production"][image] for image in common)
 
 
@@ -92,8 +92,8 @@ def test_the_guides_own_overlay_has_no_fault(manifests: Path, tmp_path: Path) ->
     hosts = {rule["host"] for item in objects if item["kind"] == "Ingress" for rule in item["spec"]["rules"]}
     images = {container["image"] for pod in workloads(objects) for container in pod.containers}
     assert hosts == {"medperf.hospital.org"}
-    assert "registry.hospital.org/medperf/server:0.1.0" in images
-    assert "medperf/server:0.1.0" not in images
+    assert "registry.hospital.org/medperf-server:0.1.0" in images
+    assert "medperf-server:0.1.0" not in images
 
 
 def test_the_guide_names_each_certificate() -> None:

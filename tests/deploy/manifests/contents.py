@@ -48,9 +48,13 @@ def _volumes(pod: Workload) -> Iterator[str]:
 
 
 def references(pod: Workload) -> Iterator[tuple[str, str, str | None]]:
-    """Which Secrets and ConfigMaps a pod names: kind, name, and the key where it names one."""
+    """Which Secrets, ConfigMaps and claims a pod names: kind, name, and the key where it names one."""
     for volume in pod.spec.get("volumes", []):
-        for kind, field, name in (("Secret", "secret", "secretName"), ("ConfigMap", "configMap", "name")):
+        for kind, field, name in (
+            ("Secret", "secret", "secretName"),
+            ("ConfigMap", "configMap", "name"),
+            ("PersistentVolumeClaim", "persistentVolumeClaim", "claimName"),
+        ):
             if field in volume:
                 items = volume[field].get("items")
                 for key in [item["key"] for item in items] if items else [None]:
@@ -92,7 +96,7 @@ def _unused(objects: Sequence[Object], pods: Sequence[Workload]) -> Iterator[str
     for ingress in of_kind(objects, "Ingress"):
         used |= {("Secret", tls["secretName"]) for tls in ingress["spec"].get("tls", [])}
     accounts = {("ServiceAccount", pod.spec.get("serviceAccountName")) for pod in pods}
-    for item in of_kind(objects, "Secret", "ConfigMap", "ServiceAccount"):
+    for item in of_kind(objects, "Secret", "ConfigMap", "ServiceAccount", "PersistentVolumeClaim"):
         if (item["kind"], item["metadata"]["name"]) not in used | accounts:
             yield f"{title(item)}: nothing uses it"
 

@@ -30,7 +30,7 @@ SECRETS: Mapping[tuple[str, str], frozenset[str]] = {
 _ONLY_WITH_TLS = frozenset({"tls.crt", "tls.key"})
 SETTINGS = frozenset({deployment.DATABASE_SERVER, deployment.BROKER_SERVER, deployment.SECRETS})
 # Kinds of volumes with nothing of the machine's in them.
-_VOLUMES = {"name", "emptyDir", "secret", "configMap"}
+_VOLUMES = {"name", "emptyDir", "secret", "configMap", "persistentVolumeClaim"}
 
 
 def faults(objects: Sequence[Object]) -> list[str]:
