@@ -45,6 +45,31 @@ def rebuild(name: str, yes: bool) -> None:
         click.echo(f"Left out, since they were given up: {done.dropped}.")
 
 
+@events.command()
+@click.option(
+    "--hours",
+    required=True,
+    type=click.IntRange(min=1),
+    help="How old the oldest may be: since before the backup.",
+)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def resend(hours: int, yes: bool) -> None:
+    """Send the last hours' events once more: after databases were restored, and the broker's queues are empty."""
+    from .databases import beside_what_runs
+    from .resend import HOURS_MOST, resend
+
+    if hours > HOURS_MOST:
+        raise _refusal(
+            f"Consumers know for {HOURS_MOST} hours what they have handled; older events would tell people again.",
+            f"Give at most --hours {HOURS_MOST}; for older copies: medperf-server events rebuild --consumer NAME",
+        )
+    with beside_what_runs() as everything:
+        click.echo(f"This sends the events of the last {hours} hours again; what had its effect has none again.")
+        _confirm("Do it?", yes=yes)
+        counts = everything.run(resend(everything.databases, hours=hours))
+    click.echo(f"To be sent again: {', '.join(f'{count} of {name}' for name, count in counts.items() if count)}.")
+
+
 @click.command()
 @click.option(
     "--wait",

@@ -35,6 +35,7 @@ from services.operator import operator_of_deployment
 READY_SECONDS = 90.0
 COMMAND_SECONDS = 120.0
 MORTAL = Path(__file__).with_name("mortal.py")
+SETTINGS = {"max_connections": "300"}
 WORKERS = tuple(each.name for each in DEFINITIONS if each.publishes or each.consumers)
 
 
@@ -201,18 +202,24 @@ _PROGRAM = [sys.executable, "-m", "services.main"]
 
 @contextmanager
 def deployment(
-    folder: Path, *, replicas: int = 2, workers: int = 1, gateway: Mapping[str, int] | None = None
+    folder: Path,
+    *,
+    replicas: int = 2,
+    workers: int = 1,
+    gateway: Mapping[str, int] | None = None,
+    database: PostgresqlServer | None = None,
+    secrets: Path | None = None,
 ) -> Iterator[Deployment]:
-    """A deployment at work on servers of its own; all of it is ended at the end."""
+    """A deployment at work on servers of its own, or on a database that is there; it is ended at the end."""
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
-    made = folder / "secrets"
+    made = secrets or folder / "secrets"
     secret_files.create(made)
     passwords = {user: (made / name).read_text() for user, name in secret_files.BROKER_USERS.items()}
     definitions = topology.definitions(DEFINITIONS) | topology.users(DEFINITIONS, passwords)
     with ExitStack() as stack:
         # A kill loses no commit without fsync either: it is the machine's cache that holds it.
-        database = stack.enter_context(postgresql(fsync=False, options={"max_connections": "300"}))
+        database = database or stack.enter_context(postgresql(fsync=False, options=SETTINGS))
         broker = stack.enter_context(rabbitmq(definitions))
         names = stack.enter_context(NameServer())
         (made / "database_admin_password").write_text(database.password)

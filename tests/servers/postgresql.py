@@ -180,7 +180,7 @@ def _of_debian(stack: ExitStack, *, fsync: bool, options: Mapping[str, str]) -> 
     initdb = program("initdb", package="postgresql", folders=_DEBIAN)
     folder = Path(tempfile.mkdtemp(prefix="medperf-postgresql-"))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    password, port = secrets.token_urlsafe(12), free_port()
+    password = secrets.token_urlsafe(12)
     (folder / "password").write_text(password)
     _give_away(folder)
     data = folder / "data"
@@ -194,9 +194,15 @@ def _of_debian(stack: ExitStack, *, fsync: bool, options: Mapping[str, str]) -> 
     )
     if made.returncode:
         pytest.fail(f"initdb failed: {made.stderr}")
-    settings = {"port": str(port), "listen_addresses": LOOPBACK, "unix_socket_directories": str(data)}
-    settings |= _settings(fsync, options)
-    argv = [*_as_postgres(), str(initdb.with_name("postgres")), "-D", str(data)]
+    return _serve(stack, folder, initdb.with_name("postgres"), password, _settings(fsync, options))
+
+
+def _serve(
+    stack: ExitStack, folder: Path, program_: Path, password: str, options: Mapping[str, str]
+) -> PostgresqlServer:
+    port, data = free_port(), folder / "data"
+    settings = {"port": str(port), "listen_addresses": LOOPBACK, "unix_socket_directories": str(data), **options}
+    argv = [*_as_postgres(), str(program_), "-D", str(data)]
     for name, value in settings.items():
         argv += ["-c", f"{name}={value}"]
     life = Processes(argv, log=folder / "log", stop_by=signal.SIGINT)
@@ -204,6 +210,39 @@ def _of_debian(stack: ExitStack, *, fsync: bool, options: Mapping[str, str]) -> 
     server = PostgresqlServer(life, host=LOOPBACK, port=port, user=SUPERUSER, password=password)
     server.start()
     return server
+
+
+def back_up(server: PostgresqlServer, folder: Path) -> None:
+    """All databases of a server at one moment, while it works, as the folder `data` in `folder`."""
+    pg_basebackup = program("pg_basebackup", package="postgresql", folders=_DEBIAN)
+    folder.mkdir()
+    where = ["--host", server.host, "--port", str(server.port), "--username", server.user]
+    taken = subprocess.run(
+        [pg_basebackup, *where, "--pgdata", folder / "data", "--checkpoint=fast", "--wal-method=stream"],
+        env={**os.environ, "PGPASSWORD": server.password},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if taken.returncode:
+        pytest.fail(f"pg_basebackup failed: {taken.stderr}")
+
+
+@contextmanager
+def restored(
+    folder: Path, *, password: str, options: Mapping[str, str] | None = None
+) -> Iterator[PostgresqlServer]:
+    """Another server, of Debian's package, on what `back_up` made."""
+    postgres = program("postgres", package="postgresql", folders=_DEBIAN)
+    with ExitStack() as stack:
+        # In a place of its own that the server's user can reach: a test's folder is its owner's alone.
+        place = Path(tempfile.mkdtemp(prefix="medperf-postgresql-"))
+        stack.callback(shutil.rmtree, place, ignore_errors=True)
+        shutil.copytree(folder / "data", place / "data")
+        if os.geteuid() == 0:
+            for path in (place, *place.rglob("*")):
+                shutil.chown(path, SUPERUSER, SUPERUSER)
+        yield _serve(stack, place, postgres, password, _settings(False, options or {}))
 
 
 def _settings(fsync: bool, options: Mapping[str, str]) -> dict[str, str]:
