@@ -20,8 +20,6 @@ from .life import free_port
 
 PULL_SECONDS = 120.0
 ENGINE_SECONDS = 15
-# Docker 24 and later speak it.
-_API_VERSION = "1.43"
 _NO_RYUK = "TESTCONTAINERS_RYUK_DISABLED"
 
 
@@ -105,14 +103,10 @@ def _engine() -> docker.DockerClient:
                 probe.connect(where.removeprefix("unix://"))
         except OSError as error:
             raise NotHere(f"no Docker engine answers at {where}: {error.strerror}") from None
-    # With a version given, making the client asks the engine nothing: it can be closed where none answers.
-    engine = docker.DockerClient.from_env(version=_API_VERSION, timeout=ENGINE_SECONDS)
     try:
-        engine.ping()
+        return docker.DockerClient.from_env(timeout=ENGINE_SECONDS)  # it asks the engine for its version
     except (DockerException, RequestException) as error:
-        engine.close()
         raise NotHere(f"no Docker engine answers at {where}: {str(error)[:300]}") from None
-    return engine
 
 
 def _have(engine: docker.DockerClient, image: str) -> None:

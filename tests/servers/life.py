@@ -46,15 +46,22 @@ class Processes:
         log: Path,
         environment: Mapping[str, str] | None = None,
         stop_by: signal.Signals = signal.SIGTERM,
+        user: Sequence[str] = (),
     ) -> None:
+        """`user` is the command by which it runs as another user, or with another environment."""
+        # A test process that is killed takes it along: it is told to stop when its parent ends.
+        argv = [*user, "setpriv", "--pdeathsig", stop_by.name.removeprefix("SIG"), *argv]
         self.argv, self.log, self._environment, self._stop_by = list(argv), log, environment, stop_by
         self._popen: subprocess.Popen[bytes] | None = None
+
+    def __str__(self) -> str:
+        return " ".join(self.argv[:12])
 
     @property
     def pid(self) -> int:
         """Of the program itself; fails where it does not run."""
         if self._popen is None or self._popen.poll() is not None:
-            pytest.fail(f"{self.argv[0]} does not run:\n{self.tail()}")
+            pytest.fail(f"{self} does not run:\n{self.tail()}")
         return self._popen.pid
 
     @property
@@ -87,7 +94,7 @@ class Processes:
                 self._popen.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.kill()
-                pytest.fail(f"{self.argv[0]} did not stop within {STOP_SECONDS} s:\n{self.tail()}")
+                pytest.fail(f"{self} did not stop within {STOP_SECONDS} s:\n{self.tail()}")
         self._popen.wait()
 
     def kill(self) -> None:

@@ -47,6 +47,11 @@ class PostgresqlServer:
         return f"postgresql+asyncpg://{who}@{self.host}:{self.port}/{database}"
 
     @property
+    def is_own(self) -> bool:
+        """Whether it ends with the tests, and everything on it."""
+        return not isinstance(self._life, Foreign)
+
+    @property
     def pid(self) -> int:
         """Of the postmaster."""
         return self._life.pid
@@ -202,10 +207,10 @@ def _serve(
 ) -> PostgresqlServer:
     port, data = free_port(), folder / "data"
     settings = {"port": str(port), "listen_addresses": LOOPBACK, "unix_socket_directories": str(data), **options}
-    argv = [*_as_postgres(), str(program_), "-D", str(data)]
+    argv = [str(program_), "-D", str(data)]
     for name, value in settings.items():
         argv += ["-c", f"{name}={value}"]
-    life = Processes(argv, log=folder / "log", stop_by=signal.SIGINT)
+    life = Processes(argv, log=folder / "log", stop_by=signal.SIGINT, user=_as_postgres())
     stack.callback(life.kill)
     server = PostgresqlServer(life, host=LOOPBACK, port=port, user=SUPERUSER, password=password)
     server.start()

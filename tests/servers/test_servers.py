@@ -225,3 +225,30 @@ def test_a_process_tree_holds_what_made_a_session_of_its_own() -> None:
         for pid in reversed(tree(shell.pid)):
             os.kill(pid, 9)
         shell.communicate()
+
+
+STARTS_AND_IS_KILLED = """
+import os
+from servers.postgresql import postgresql
+
+with postgresql() as server:
+    print(server.pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_test_process_that_is_killed_takes_its_servers_along() -> None:
+    root = Path(found.__file__).parents[1]
+    killed = subprocess.run(
+        [sys.executable, "-c", STARTS_AND_IS_KILLED],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert killed.returncode == -9, killed.stderr
+    deadline = time.monotonic() + 10
+    while is_alive(int(killed.stdout)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
