@@ -116,11 +116,8 @@ class Deployment:
         return composed(definition_of(name), settings, bus)
 
     def _as(self, role: str, password: str, *, database: str) -> URL:
-        query = dict(self.database_server.query)
-        if "sslmode" in query:  # the name that PostgreSQL's own tools use; the driver takes its values
-            query["ssl"] = query.pop("sslmode")
         return self.database_server.set(
-            drivername="postgresql+asyncpg", username=role, password=password, database=database, query=query
+            drivername="postgresql+asyncpg", username=role, password=password, database=database
         )
 
 

@@ -15,9 +15,8 @@ from sqlalchemy import URL
 
 from services.composition import DEFINITIONS
 from services.deployment import Deployment, owner_of
+from services.kernel import postgresql
 from services.operator_error import OperatorError
-
-CONNECT_SECONDS = 10
 
 
 async def provision(deployment: Deployment) -> None:
@@ -71,16 +70,8 @@ async def _execute(connection: asyncpg.Connection[Any], *statements: str) -> Non
 @asynccontextmanager
 async def _connected(url: URL) -> AsyncIterator[asyncpg.Connection[Any]]:
     try:
-        connection = await asyncpg.connect(
-            host=url.host,
-            port=url.port or 5432,
-            user=url.username,
-            password=url.password,
-            database=url.database,
-            ssl=url.query.get("ssl"),
-            timeout=CONNECT_SECONDS,
-        )
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        connection = await postgresql.connect(url, service="provision")
+    except (postgresql.Unreachable, TimeoutError, asyncpg.PostgresError) as error:
         raise OperatorError(
             f"PostgreSQL at {url.host}:{url.port or 5432} does not let {url.username} in: {error}",
             hint="Look whether it runs and the administrator's secret is its password; then run this again.",

@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.accounts import NewUser, PasswordChange, Seeding, Tokens
@@ -22,24 +23,23 @@ from services.kernel.errors import NoSuchThing
 from . import signing_keys, tokens
 from .domain import LOGIN_LASTS, Login, Store, User
 from .errors import LoginEnded, UserExists, WrongCredentials
-from .tables import STORE_ROW, logins, users
+from .tables import STORE_ROW, logins, store, users
 
 
 async def create_store(session: AsyncSession) -> Store:
     """The store's identity, made once."""
-    store = await session.get(Store, STORE_ROW)
-    if store is None:
-        store = Store(id=STORE_ROW, store_id=uuid4(), seeded_with=None, created_at=await clock.now(session))
-        session.add(store)
-    return store
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    row = {"id": STORE_ROW, "store_id": uuid4(), "seeded_with": None, "created_at": await clock.now(session)}
+    await session.execute(dialect.insert(store).values(row).on_conflict_do_nothing())
+    return await session.get_one(Store, STORE_ROW)
 
 
 async def mark_seeded(session: AsyncSession, body: Seeding, *, is_embedded: bool, is_on_loopback: bool) -> Store:
     """Mark an empty store as a demo's."""
-    store = await create_store(session)
+    its_identity = await create_store(session)
     count = (await session.execute(select(func.count()).select_from(users))).scalar_one()
-    store.mark_seeded(body.demo, users=count, is_embedded=is_embedded, is_on_loopback=is_on_loopback)
-    return store
+    its_identity.mark_seeded(body.demo, users=count, is_embedded=is_embedded, is_on_loopback=is_on_loopback)
+    return its_identity
 
 
 async def create_user(session: AsyncSession, body: NewUser, password_hash: str) -> User:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, cast
 
-from sqlalchemy import URL, Dialect, MetaData, String, TypeDecorator, event
-from sqlalchemy.engine import Connection
+from sqlalchemy import URL, Dialect, MetaData, String, TypeDecorator, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from . import postgresql, sqlite
 from .errors import AppError, ServerBusy, StorageFailed, StorageFull
+from .failures import Failure
 
 # A request is answered within two seconds, well before its client gives up: it waits so long for its turn among
 # the writers of this process, then so long for another process (a copy of the store being made).
 WRITER_WAIT_SECONDS = 1.0
-BUSY_TIMEOUT_MILLIS = 1_000
 # Nobody waits for a relay's or an inbox's answer: giving up sooner would only put off what they do.
 BACKGROUND_WAIT_SECONDS = 10.0
 STORAGE_RETRY_SECONDS = 5
-# The shared index of a write-ahead log grows by 32 KiB.
-SQLITE_NEEDS_BYTES = 64 * 1024
-_SQLITE_STORAGE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -36,8 +30,6 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-_READ_ONLY = "medperf_read_only"
 
 
 def new_metadata() -> MetaData:
@@ -70,18 +62,18 @@ class Database:
 
     def __init__(self, url: str | URL, *, service: str) -> None:
         self.service = service
-        # What a statement held would stand in the error, and so in the log and in the cause of a dead letter.
-        self.engine = create_async_engine(url, hide_parameters=True)
-        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self.url = url
+        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         if self.is_sqlite:
-            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+            self.engine = sqlite.open_engine(url)
+            reading = self.engine.execution_options(**{sqlite.READ_ONLY: True})
+        else:
+            self.engine = postgresql.open_engine(url, service=service)
+            reading = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         # SQLite has one writer at a time; waiting here costs no connection and no busy polling.
         self._writer = asyncio.Lock()
         self._writing = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
-        self._reading = async_sessionmaker(
-            self.engine.execution_options(**{_READ_ONLY: True}), expire_on_commit=False, autoflush=False
-        )
+        self._reading = async_sessionmaker(reading, expire_on_commit=False, autoflush=False)
         self.outbox_filled = asyncio.Event()
 
     @asynccontextmanager
@@ -101,39 +93,42 @@ class Database:
             with self.storage_failures():
                 async with self._writing() as session, session.begin():
                     session.info["service"] = self.service
+                    if in_background and not self.is_sqlite:
+                        await session.execute(text(f"SET LOCAL lock_timeout = '{BACKGROUND_WAIT_SECONDS}s'"))
                     yield session
+                    if session.info.get("recorded_event") and not self.is_sqlite:
+                        await session.execute(select(func.pg_notify(postgresql.CHANNEL, "")))
         if session.info.get("recorded_event"):
             self.outbox_filled.set()
+
+    async def listen(self) -> None:
+        """Set `outbox_filled` at other processes' commits too, until cancelled; on SQLite there are none."""
+        if not self.is_sqlite:
+            await postgresql.listen(self.url, service=self.service, on_news=self.outbox_filled.set)
 
     @contextmanager
     def storage_failures(self) -> Iterator[None]:
         """Refuse, for a time, what fails because the database is busy, or its disk full or away."""
         try:
             yield
-        except (DBAPIError, sqlite3.Error) as error:
+        except (DBAPIError, PoolTimeout, sqlite3.Error, postgresql.Unreachable) as error:
             refusal = self._storage_refusal(error)
             if refusal is None:
                 raise
             raise refusal from error
 
     def _storage_refusal(self, error: Exception) -> AppError | None:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        # Of SQLite's extended codes, the low byte is the kind.
-        kind = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
-        if kind == sqlite3.SQLITE_BUSY:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        failure = sqlite.failure_of(cause, self.engine) if self.is_sqlite else postgresql.failure_of(cause)
+        if failure is Failure.BUSY or isinstance(error, PoolTimeout):
             return self._busy()
-        if kind == sqlite3.SQLITE_FULL or (kind in _SQLITE_STORAGE and self._has_no_space()):
+        if failure is Failure.FULL:
             detail = f"The disk of the {self.service} service is full."
             return StorageFull(detail, retry_after_seconds=STORAGE_RETRY_SECONDS)
-        if kind in _SQLITE_STORAGE or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        if failure is Failure.AWAY or (isinstance(error, DBAPIError) and error.connection_invalidated):
             detail = f"The database of the {self.service} service cannot be reached: {cause}."
             return StorageFailed(detail, retry_after_seconds=STORAGE_RETRY_SECONDS)
         return None
-
-    def _has_no_space(self) -> bool:
-        """A file that SQLite could not make or let grow is not said to be so for want of space."""
-        folder = Path(self.engine.url.database or "").parent
-        return shutil.disk_usage(folder).free < SQLITE_NEEDS_BYTES
 
     @asynccontextmanager
     async def _turn(self, seconds: float) -> AsyncIterator[None]:
@@ -155,8 +150,10 @@ class Database:
         return ServerBusy(f"The {self.service} service is busy with other changes.", retry_after_seconds=1)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self.engine.dispose()
+        """Close every connection; one to a server that does not answer is left to it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(postgresql.CLOSE_SECONDS):
+                await self.engine.dispose()
 
 
 @asynccontextmanager
@@ -167,20 +164,3 @@ async def unique_or(session: AsyncSession, refusal: AppError) -> AsyncIterator[N
         await session.flush()
     except IntegrityError:
         raise refusal from None
-
-
-def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
-    # The driver's own transaction handling begins late, after the first read; ours begins in `_begin_sqlite`.
-    connection.isolation_level = None
-    cursor = cast(sqlite3.Cursor, connection.cursor())
-    cursor.execute("PRAGMA journal_mode = WAL")
-    # NORMAL would lose acknowledged commits at a power cut.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MILLIS}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    read_only = connection.get_execution_options().get(_READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -88,7 +88,8 @@ class StorageFull(Unavailable):
 class StorageFailed(Unavailable):
     code = "storage_failed"
     hint = (
-        "Tell the server's operator to look at its disk; then send the same again, with the same Idempotency-Key."
+        "Tell the server's operator to look at its database and disk; then send the same again, "
+        "with the same Idempotency-Key."
     )
 
 

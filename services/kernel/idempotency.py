@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi.responses import Response
-from sqlalchemy import ColumnElement, delete, select, text, update
+from sqlalchemy import ColumnElement, Delete, delete, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, VERSION_HEADER
 
 from .clock import database_millis
 from .errors import BadRequest, Conflict, ServerBusy
+from .postgresql import LOCK_NOT_AVAILABLE
 from .tables import idempotency_key as keys
 
 KEPT_MILLIS = 24 * 3_600_000
-WAIT_SECONDS = 2
 # A slow hash takes memory and a core: more at once would starve the rest of the process.
 _HASHING_AT_ONCE = 2
 KEY_FORM = r"[\x21-\x7e]{8,128}"
@@ -115,11 +115,8 @@ def _in_progress() -> InProgress:
 
 async def take(session: AsyncSession, claim: Claim) -> Response | None:
     """Take the key for this request (None), or the answer that it was given before."""
-    on_sqlite = session.get_bind().dialect.name == "sqlite"
-    if not on_sqlite:
-        await session.execute(text(f"SET LOCAL lock_timeout = '{WAIT_SECONDS}s'"))
-    insert = (sqlite if on_sqlite else postgresql).insert(keys)
-    await session.execute(delete(keys).where(keys.c.created_millis < database_millis() - KEPT_MILLIS))
+    insert = (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(keys)
+    await session.execute(_forget_expired())
     try:
         result = await session.execute(
             insert.values(
@@ -130,12 +127,11 @@ async def take(session: AsyncSession, claim: Claim) -> Response | None:
                 created_millis=database_millis(),
             ).on_conflict_do_nothing()
         )
-    except OperationalError as error:
-        if "lock" not in str(error.orig).lower():
+    except DBAPIError as error:
+        # On PostgreSQL: the first with this key has not committed within `lock_timeout`.
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise
         raise _in_progress() from None
-    if not on_sqlite:
-        await session.execute(text("SET LOCAL lock_timeout = DEFAULT"))
     if isinstance(result, CursorResult) and result.rowcount == 1:
         return None
     row = (await session.execute(select(keys).where(*_same(claim)))).one()
@@ -154,6 +150,16 @@ async def keep(session: AsyncSession, claim: Claim, response: Response) -> None:
         .where(*_same(claim))
         .values(status=response.status_code, answer=bytes(response.body).decode(), headers=json.dumps(headers))
     )
+
+
+def _forget_expired() -> Delete:
+    """Of rows that another request is about to forget, none is waited for."""
+    # As a subquery, the time is one value, and the index on it serves; the function itself is volatile.
+    oldest_kept = select(database_millis() - KEPT_MILLIS).scalar_subquery()
+    expired = (
+        select(*keys.primary_key).where(keys.c.created_millis < oldest_kept).with_for_update(skip_locked=True)
+    )
+    return delete(keys).where(tuple_(*keys.primary_key).in_(expired))
 
 
 def _same(claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -12,17 +12,27 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData
 
+from . import postgresql
 from .clock import BigId
 from .db import Database
 from .tables import KERNEL
 
+# Any number; the same for each service, as a lock is a database's own.
+MIGRATION_LOCK = 7_301_113
 SERVICES = Path(__file__).resolve().parents[1]
 
 
 async def upgrade(database: Database) -> None:
     """Bring a service's database to the newest schema; does nothing where it is there already."""
     with database.storage_failures():
-        async with database.engine.begin() as connection:
+        if database.is_sqlite:
+            async with database.engine.begin() as connection:
+                await connection.run_sync(_upgrade, database.service)
+            return
+        engine = postgresql.open_migration_engine(database.url, service=database.service)
+        async with engine.begin() as connection:
+            # Two at once: the second waits, then finds nothing to do. Freed by the commit, or the end of either.
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
             await connection.run_sync(_upgrade, database.service)
 
 

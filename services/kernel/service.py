@@ -76,7 +76,8 @@ class Service:
             # The store is locked: whoever held a lease is dead, and a person waits for what it had.
             await self.relay.forget_leases()
         async with AsyncExitStack() as stack:
-            for name, loop in (("relay", self.relay.run()), ("inbox", self.inbox.run())):
+            loops = {"relay": self.relay.run(), "inbox": self.inbox.run(), "outbox": self.database.listen()}
+            for name, loop in loops.items():
                 task = asyncio.create_task(loop, name=f"{self.definition.name}.{name}")
                 stack.push_async_callback(_end, task)
             yield

@@ -13,7 +13,7 @@ from .queries import find
 
 async def mark_read(session: AsyncSession, caller: Caller, notification_id: int) -> Notification:
     """Its reader has read it; again changes nothing."""
-    notification = await find(session, caller, notification_id)
+    notification = await find(session, caller, notification_id, to_change=True)
     notification.mark_read(at=await clock.now(session))
     await session.flush()
     return notification

@@ -15,9 +15,11 @@ from .domain import Notification
 from .tables import notifications
 
 
-async def find(session: AsyncSession, caller: Caller, notification_id: int) -> Notification:
-    """The notification, for its reader."""
-    notification = await session.get(Notification, notification_id)
+async def find(
+    session: AsyncSession, caller: Caller, notification_id: int, *, to_change: bool = False
+) -> Notification:
+    """The notification, for its reader; held until the commit where it is to be changed."""
+    notification = await session.get(Notification, notification_id, with_for_update=to_change or None)
     if notification is None:
         raise NoSuchThing(f"There is no notification {notification_id} that you may see.")
     caller.require(notification.roles_of(caller.user_id), thing=f"notification {notification_id}")

@@ -1,4 +1,4 @@
-"""What every service test may ask for."""
+"""What every service test may ask for. Each that starts a service runs on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,20 +12,61 @@ from pathlib import Path
 import pytest
 
 from servers.postgresql import PostgresqlServer
+from service.databases import Databases, databases_on
 from service.everything import Everything, store_with_content, urls_in
 from service.peer import Peer
 from services.composition import DEFINITIONS
 from services.kernel.service import Definition
 from services.operations import transfer
 
+KINDS = ("sqlite", "postgresql")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that is about one kind of database says so, with its reason: `only_on("sqlite", because=…)`."""
+    if "database_kind" not in metafunc.fixturenames:
+        return
+    mark = metafunc.definition.get_closest_marker("only_on")
+    kinds = KINDS if mark is None else mark.args
+    if mark is not None and not (mark.kwargs["because"] and set(kinds) <= set(KINDS)):
+        pytest.fail(f"{metafunc.definition.nodeid}: only_on names {KINDS} and says why")
+    metafunc.parametrize("database_kind", kinds)
+
+
+@pytest.fixture(scope="session")
+def databases(postgresql_server: PostgresqlServer) -> Iterator[Databases]:
+    """Databases on this process's PostgreSQL."""
+    with databases_on(postgresql_server) as made:
+        yield made
+
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[Definition], Peer]]:
-    """Start a service; it is closed at the end of the test."""
+def empty_database(database_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The URL of a database with nothing in it."""
+    if database_kind == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'empty'}.db"
+    databases: Databases = request.getfixturevalue("databases")
+    return databases.empty()
+
+
+@pytest.fixture
+def start(
+    database_kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[[Definition], Peer]]:
+    """Start a service; it is closed at the end of the test. Started again, it has the same database."""
     peers: list[Peer] = []
+    urls: dict[str, str] = {}
+
+    def url_of(service: str) -> str:
+        if database_kind == "sqlite":
+            return f"sqlite+aiosqlite:///{tmp_path / service}.db"
+        databases: Databases = request.getfixturevalue("databases")
+        return databases.migrated(service)
 
     def begin(definition: Definition) -> Peer:
-        peers.append(Peer(definition, tmp_path))
+        if definition.name not in urls:
+            urls[definition.name] = url_of(definition.name)
+        peers.append(Peer(definition, tmp_path, urls[definition.name]))
         return peers[-1]
 
     yield begin

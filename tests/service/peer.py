@@ -36,7 +36,7 @@ OPERATOR_TOKEN = "operator.for-tests"
 class Peer:
     """A service at work, and everything around it that a test needs: callers, events in, events out."""
 
-    def __init__(self, definition: Definition, folder: Path) -> None:
+    def __init__(self, definition: Definition, folder: Path, database_url: str) -> None:
         self._runner = asyncio.Runner()
         key_file = folder / "signing_key.json"
         if not key_file.exists():
@@ -46,7 +46,7 @@ class Peer:
         self.service = Service(
             definition,
             Settings(
-                database_url=f"sqlite+aiosqlite:///{folder / definition.name}.db",
+                database_url=database_url,
                 signing_keys_file=key_file,
                 public_keys_file=key_file,
                 is_embedded=True,
@@ -57,7 +57,8 @@ class Peer:
             public_keys=lambda: KeySet([self.key]),
         )
         self.app = build_app(self.service)
-        self.run(migrate.upgrade(self.service.database))
+        if self.service.database.is_sqlite:  # on PostgreSQL it is a copy of one that was migrated
+            self.run(migrate.upgrade(self.service.database))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)

@@ -16,6 +16,7 @@ from medperf_contracts.events import Event
 from service import facts
 from service.facts import SITE
 from service.peer import OPERATOR_TOKEN, Peer, envelope_of
+from service.triggers import NO_ROOM, create_trigger, drop_trigger
 from services.associations.app import DEFINITION
 from services.kernel import dead_letters, inbox, relay
 from services.kernel.bus import EmbeddedBus
@@ -23,7 +24,6 @@ from services.kernel.service import Definition
 
 PATH = "/api/v1/dead-letters/associations"
 BENCHMARKS = "associations.record_benchmark"
-NO_ROOM = "SELECT RAISE(ABORT, 'no room')"
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def retry(peer: Peer) -> int:
 
 
 def break_benchmarks(peer: Peer) -> None:
-    execute(peer, f"CREATE TRIGGER full BEFORE INSERT ON benchmark_copies BEGIN {NO_ROOM}; END")
+    peer.run(create_trigger(peer.service.database, "no_room", "BEFORE INSERT ON benchmark_copies", NO_ROOM))
 
 
 def mend_benchmarks(peer: Peer) -> None:
-    execute(peer, "DROP TRIGGER full")
+    peer.run(drop_trigger(peer.service.database, "no_room"))
 
 
 def copies(peer: Peer) -> int:

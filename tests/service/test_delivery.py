@@ -19,6 +19,7 @@ from medperf_contracts.events import DATASET_EVENTS, DatasetFacts
 from service import facts
 from service.facts import SITE
 from service.peer import Peer, envelope_of
+from service.triggers import NO_ROOM, create_trigger, drop_trigger
 from services.associations.app import DEFINITION
 from services.embedded.disorder import UnreliableBus
 from services.kernel import db, inbox, relay
@@ -32,7 +33,6 @@ from services.kernel.service import Definition
 from services.kernel.tables import inbox_message, outbox
 
 REQUEST = {"benchmark_id": 1, "dataset_id": 1}
-NO_ROOM = "SELECT RAISE(ABORT, 'no room')"
 
 
 @pytest.fixture
@@ -187,11 +187,11 @@ def test_an_effect_whose_claim_cannot_be_kept_is_not_there_either(peer: Peer) ->
     """Claim and effect are one transaction: an effect without its claim would come again."""
     ledger = Ledger(peer)
     envelope = envelope_of(facts.dataset())
-    peer.run(_execute(peer, f"CREATE TRIGGER full BEFORE INSERT ON inbox_claim BEGIN {NO_ROOM}; END"))
+    peer.run(create_trigger(peer.service.database, "no_room", "BEFORE INSERT ON inbox_claim", NO_ROOM))
     peer.run(ledger.queue.receive(envelope))
     assert ledger.effects() == 0
     assert "no room" in ledger.parked()[0]["cause"]
-    peer.run(_execute(peer, "DROP TRIGGER full"))
+    peer.run(drop_trigger(peer.service.database, "no_room"))
     assert ledger.retry() == 1
     assert (ledger.effects(), ledger.parked()) == (1, [])
 
@@ -202,9 +202,9 @@ def test_a_failure_that_cannot_be_written_down_is_not_confirmed(peer: Peer) -> N
     bus = EmbeddedBus()
     bus.bind([ledger.queue])
     envelope = envelope_of(facts.dataset())
-    peer.run(_execute(peer, f"CREATE TRIGGER full BEFORE INSERT ON inbox_message BEGIN {NO_ROOM}; END"))
+    peer.run(create_trigger(peer.service.database, "no_room", "BEFORE INSERT ON inbox_message", NO_ROOM))
     assert peer.run(bus.publish([envelope])) == set()
-    peer.run(_execute(peer, "DROP TRIGGER full"))
+    peer.run(drop_trigger(peer.service.database, "no_room"))
     assert peer.run(bus.publish([envelope])) == {envelope.id}
     assert [message["attempts"] for message in ledger.parked()] == [1]
 
@@ -337,6 +337,7 @@ async def _rename(peer: Peer, old: str, new: str) -> None:
         await session.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
 
+@pytest.mark.only_on("sqlite", because="changes take turns there")
 def test_a_busy_database_is_no_attempt_and_the_event_stays_where_it_is(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +364,7 @@ def test_a_busy_database_is_no_attempt_and_the_event_stays_where_it_is(
     assert (ledger.effects(), ledger.parked()) == (2, [])
 
 
+@pytest.mark.only_on("sqlite", because="changes take turns there")
 def test_a_delivery_waits_longer_for_its_turn_to_write_than_a_request(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -497,7 +499,8 @@ def test_a_relay_that_is_stopped_ends_and_gives_back_what_it_had_leased_if_it_ca
         monkeypatch.setattr(db, "BACKGROUND_WAIT_SECONDS", 0.05)
         async with AsyncExitStack() as stack:
             if is_busy:
-                await stack.enter_async_context(recorded.service.database.write())
+                session = await stack.enter_async_context(recorded.service.database.write())
+                await session.execute(select(outbox).with_for_update())
             relaying.cancel()
             await asyncio.wait([relaying], timeout=10)
         return relaying.cancelled()

@@ -21,8 +21,9 @@ from medperf_contracts.paging import PAGE_LIMIT_MOST
 from service import facts
 from service.facts import COMMITTEE, SITE, STRANGER
 from service.peer import OPERATOR_TOKEN, Peer, envelope_of
+from service.triggers import CHANGES_NOTHING, IS_SLOW, also, create_trigger
 from services.associations.app import DEFINITION
-from services.kernel import db, seen
+from services.kernel import db, seen, sqlite
 from services.kernel.auth import ALGORITHM
 from services.kernel.service import Definition
 
@@ -223,9 +224,9 @@ def test_a_commit_that_fails_is_not_answered_as_a_success(peer: Peer) -> None:
             await session.execute(
                 text("CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)")
             )
-            await session.execute(
-                text("CREATE TRIGGER breaks AFTER INSERT ON outbox BEGIN INSERT INTO child VALUES (1); END")
-            )
+        await create_trigger(
+            peer.service.database, "breaks", "AFTER INSERT ON outbox", also("INSERT INTO child VALUES (1)")
+        )
 
     peer.run(break_commits())
     response = peer.call("POST", PATH, REQUEST, by=SITE)
@@ -245,6 +246,7 @@ def test_a_question_sees_one_moment(peer: Peer) -> None:
     assert count(peer) == 1
 
 
+@pytest.mark.only_on("sqlite", because="changes take turns there")
 def test_a_change_that_waits_too_long_for_its_turn_is_told_to_come_again(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +262,7 @@ def test_a_change_that_waits_too_long_for_its_turn_is_told_to_come_again(
     assert peer.call("POST", PATH, REQUEST, by=SITE, key=KEY).status_code == 201
 
 
+@pytest.mark.only_on("sqlite", because="a process has all of it there")
 def test_a_change_is_told_within_two_seconds_that_another_process_has_the_database(peer: Peer) -> None:
     """Such as one that copies the store. The client gives up after ten seconds: it must hear before that."""
     with sqlite3.connect(peer.service.database.engine.url.database or "") as other:
@@ -269,21 +272,19 @@ def test_a_change_is_told_within_two_seconds_that_another_process_has_the_databa
         seconds = time.monotonic() - began
     assert (refused.status_code, refused.json()["code"]) == (503, "server_busy")
     assert refused.headers["Retry-After"] == "1"
-    assert seconds < db.WRITER_WAIT_SECONDS + db.BUSY_TIMEOUT_MILLIS / 1000 <= 2
+    assert seconds < db.WRITER_WAIT_SECONDS + sqlite.BUSY_TIMEOUT_MILLIS / 1000 <= 2
     assert peer.call("POST", PATH, REQUEST, by=SITE, key=KEY).status_code == 201
 
 
+@pytest.mark.only_on("sqlite", because="the turn is refused, not the key")
 def test_who_asks_with_the_key_of_a_request_at_work_is_told_so_and_then_gets_its_answer(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(db, "WRITER_WAIT_SECONDS", 0.1)
-    count_for_long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000)"
-    slow = f"CREATE TRIGGER slow AFTER INSERT ON outbox BEGIN SELECT ({count_for_long} SELECT max(i) FROM n); END"
     ask = partial(peer.send, "POST", PATH, REQUEST, by=SITE)
 
     async def ask_while_the_first_is_at_work() -> list[Any]:
-        async with peer.service.database.write() as session:
-            await session.execute(text(slow))
+        await create_trigger(peer.service.database, "slow", "AFTER INSERT ON outbox", IS_SLOW)
         first = asyncio.create_task(ask(key=KEY))
         await asyncio.sleep(0.05)
         second, other = await asyncio.gather(ask(key=KEY), ask(key=f"{KEY}-of-another"))
@@ -305,10 +306,7 @@ def test_who_loses_to_a_change_at_the_same_moment_is_told_so(peer: Peer) -> None
     peer.call("POST", PATH, REQUEST, by=SITE)
 
     async def lose() -> None:
-        async with peer.service.database.write() as session:
-            await session.execute(
-                text("CREATE TRIGGER lose BEFORE UPDATE ON associations BEGIN SELECT RAISE(IGNORE); END")
-            )
+        await create_trigger(peer.service.database, "lose", "BEFORE UPDATE ON associations", CHANGES_NOTHING)
 
     peer.run(lose())
     recorded = len(peer.events())
@@ -322,6 +320,7 @@ def test_who_loses_to_a_change_at_the_same_moment_is_told_so(peer: Peer) -> None
     assert len(peer.events()) == recorded
 
 
+@pytest.mark.only_on("sqlite", because="PRAGMAs are its own")
 def test_commits_are_synchronous_and_foreign_keys_are_on(peer: Peer) -> None:
     async def pragmas() -> dict[str, Any]:
         async with peer.service.database.read() as session:
@@ -336,6 +335,7 @@ def test_commits_are_synchronous_and_foreign_keys_are_on(peer: Peer) -> None:
     }
 
 
+@pytest.mark.only_on("sqlite", because="changes take turns there")
 def test_a_command_has_the_database_to_itself_from_its_beginning(peer: Peer) -> None:
     """Begun late, a command would read, lose the race for the lock, and fail: others must wait at once."""
 
@@ -352,6 +352,7 @@ def test_a_command_has_the_database_to_itself_from_its_beginning(peer: Peer) -> 
     assert peer.run(is_locked_for_others())
 
 
+@pytest.mark.only_on("sqlite", because="changes take turns there")
 def test_writers_that_wait_hold_no_connection(peer: Peer) -> None:
     """More writers than the pool has connections: a reader gets one all the same."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -295,13 +294,12 @@ def test_a_request_waits_for_the_approval_that_its_caller_has_seen(bare: Peer) -
     assert [item["model_id"] for item in bare.run(ask_and_then_approve()).json()["items"]] == [2]
 
 
+@pytest.mark.only_on(
+    "sqlite", because="there a second session waits; on PostgreSQL both are open, with a test there"
+)
 @pytest.mark.parametrize("first_to_commit", ["dataset", "model"])
 def test_two_approvals_handled_at_once_both_count_in_either_order(bare: Peer, first_to_commit: str) -> None:
-    """Two sessions of two processes are open at once; the second is let in at the first one's commit.
-
-    On SQLite that is as far as two writers overlap. On PostgreSQL both effects would be there, uncommitted, before
-    either commit; what is due would still be read from both rows afterwards, since nothing is opened by either.
-    """
+    """Two sessions of two processes are open at once; the second is let in at the first one's commit."""
     approvals = {"dataset": envelope_of(facts.association(), version=2), "model": envelope_of(MODEL_IN, version=2)}
     first = approvals.pop(first_to_commit)
     (second,) = approvals.values()
@@ -584,13 +582,13 @@ def test_a_result_says_why_its_engine_was_chosen_and_none_is_made_up(peer: Peer)
     assert reason not in "".join(envelope.model_dump_json() for envelope in peer.events())
 
 
-def test_results_of_the_first_schema_are_kept_stay_final_and_go_on_being_inserted(tmp_path: Path) -> None:
+def test_results_of_the_first_schema_are_kept_stay_final_and_go_on_being_inserted(empty_database: str) -> None:
     old = ", ".join(column.name for column in results.columns if column.name != "engine_reason")
-    values = "{}, 1, 1, 4, {}, 0, '{{}}', 'sandbox', 'e', '4', 'c', 1, 2, 3"
+    values = "{}, 1, 1, 4, {}, FALSE, '{{}}', 'sandbox', 'e', '4', 'c', 1, 2, 3"
     insert_old = f"INSERT INTO results ({old}) VALUES ({values})"
 
     async def work() -> list[str]:
-        database = Database(f"sqlite+aiosqlite:///{tmp_path / 'results.db'}", service="results")
+        database = Database(empty_database, service="results")
         async with database.engine.begin() as connection:
             await connection.run_sync(lambda sync: command.upgrade(migrate.config_of("results", sync), "0001"))
             await connection.exec_driver_sql(insert_old.format(1, 1))
