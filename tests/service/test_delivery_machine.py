@@ -60,7 +60,10 @@ class Deliveries(RuleBasedStateMachine):
     def begin(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
-        self.registry, self.results = Peer(registry.DEFINITION, folder), Peer(results.DEFINITION, folder)
+        self.registry, self.results = (
+            Peer(definition, folder, f"sqlite+aiosqlite:///{folder / definition.name}.db")
+            for definition in (registry.DEFINITION, results.DEFINITION)
+        )
         self.way = Way()
         self.relay = Relay(self.registry.service.database, self.way)
         self.fails_with: BaseException | None = None

@@ -430,7 +430,7 @@ def test_a_frozen_server_holds_no_request_for_ever(
 ) -> None:
     monkeypatch.setattr(kernel_postgresql, "COMMAND_SECONDS", 1.0)
     monkeypatch.setattr(kernel_postgresql, "CONNECT_SECONDS", 1.0)
-    quick = Peer(associations.DEFINITION, Path(own.service.settings.signing_key_file).parent, _url(own))
+    quick = Peer(associations.DEFINITION, Path(own.service.settings.signing_keys_file).parent, _url(own))
     try:
         assert quick.call("GET", PATH, by=SITE).status_code == 200
         own_server.freeze()
