@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,8 @@ import pytest
 STOP_SECONDS = 20
 _TAIL_CHARACTERS = 3_000
 # Below the range from which the kernel takes ports for outgoing connections: a port is still free at a restart.
+# To the kernel, the parent is the thread that started a process: this one ends with the tests, and not before.
+_STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servers")
 _PORTS = range(15_000, 30_000)
 
 
@@ -74,14 +77,15 @@ class Processes:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self._popen = subprocess.Popen(
+            self._popen = _STARTER.submit(
+                subprocess.Popen,
                 self.argv,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-            )
+            ).result()
 
     def stop(self) -> None:
         """End it in order; killed where it does not end."""
