@@ -21,6 +21,8 @@ ALGORITHM = "Ed25519"
 ISSUER = "medperf"
 AUDIENCE = "medperf-api"
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
+# Of a machine that signs and one that verifies; RFC 7519 allows a few minutes.
+CLOCKS_DIFFER_SECONDS = 60
 OPERATOR_PREFIX = "operator."
 
 _KNOWN_AS = {
@@ -107,6 +109,7 @@ class Gate:
         self._public_keys = public_keys
         self._operator_token_hash = operator_token_hash
         self._claims = jwt.JWTClaimsRegistry(
+            leeway=CLOCKS_DIFFER_SECONDS,
             iss={"essential": True, "value": ISSUER},
             aud={"essential": True, "value": AUDIENCE},
             sub={"essential": True},

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from typing import Any
 import httpx
 import pytest
 
+from deployed.network import Cable, Forwarder, cable
 from medperf_contracts.access import SERVICES
 from peers.name_server import NameServer
 from servers.found import LOOPBACK
 from servers.life import Processes, free_port
 from servers.nginx import NginxServer, find_nginx
 from servers.postgresql import PostgresqlServer, postgresql
-from servers.rabbitmq import RabbitmqServer, rabbitmq
+from servers.rabbitmq import RabbitmqServer, rabbitmq, rabbitmq_cluster
 from services import secret_files
 from services.composition import DEFINITIONS
 from services.deployment import Deployment as Deployed
@@ -64,13 +65,24 @@ class Deployment:
 
     folder: Path
     postgresql: PostgresqlServer
-    rabbitmq: RabbitmqServer
+    brokers: list[RabbitmqServer]
     names: NameServer
+    cable: Cable | None = None
+    """Between the workers and all else."""
     environment: dict[str, str] = field(default_factory=dict)
+    workers_environment: dict[str, str] = field(default_factory=dict)
+    """What workers have instead, where a cable is between."""
+    clocks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By process: what shifts its clock."""
     webs: dict[str, list[Peer]] = field(default_factory=dict)
     workers: dict[str, list[Peer]] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     nginx: NginxServer | None = None
+
+    @property
+    def rabbitmq(self) -> RabbitmqServer:
+        """The only node, or the first."""
+        return self.brokers[0]
 
     @property
     def url(self) -> str:
@@ -159,20 +171,22 @@ class Deployment:
     def _web(self, service: str, address: str, port: int) -> Peer:
         monitor = free_port()
         argv = ["run", service, "--host", address, "--port", str(port), "--monitor-port", str(monitor)]
-        return self._peer(f"{service} {address}", argv, f"{address}:{monitor}")
+        return self._peer(f"{service} {address}", argv, f"{address}:{monitor}", self.environment)
 
     def _worker(self, service: str, number: int) -> Peer:
-        monitor = free_port()
-        argv = ["work", service, "--host", LOOPBACK, "--monitor-port", str(monitor)]
-        return self._peer(f"{service} worker {number}", argv, f"{LOOPBACK}:{monitor}")
+        monitor, host = free_port(), LOOPBACK if self.cable is None else self.cable.there
+        argv = ["work", service, "--host", host, "--monitor-port", str(monitor)]
+        environment = {**self.environment, **self.workers_environment}
+        return self._peer(f"{service} worker {number}", argv, f"{host}:{monitor}", environment)
 
-    def _peer(self, name: str, argv: list[str], monitor: str) -> Peer:
+    def _peer(self, name: str, argv: list[str], monitor: str, environment: Mapping[str, str]) -> Peer:
         moments = self.folder / "moments" / name
         moments.mkdir(parents=True)
         life = Processes(
             [sys.executable, str(MORTAL), str(moments), *argv],
             log=self.folder / f"{name}.log",
-            environment={**self.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+            environment={**environment, **self.clocks.get(name, {}), "PYTHONPATH": os.pathsep.join(sys.path)},
+            user=self.cable.inside if self.cable is not None and argv[0] == "work" else (),
         )
         return Peer(name, life, monitor, moments)
 
@@ -209,6 +223,9 @@ def deployment(
     gateway: Mapping[str, int] | None = None,
     database: PostgresqlServer | None = None,
     secrets: Path | None = None,
+    has_cable: bool = False,
+    has_cluster: bool = False,
+    clocks: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Deployment]:
     """A deployment at work on servers of its own, or on a database that is there; it is ended at the end."""
     folder.mkdir(exist_ok=True)
@@ -220,18 +237,29 @@ def deployment(
     with ExitStack() as stack:
         # A kill loses no commit without fsync either: it is the machine's cache that holds it.
         database = database or stack.enter_context(postgresql(fsync=False, options=SETTINGS))
-        broker = stack.enter_context(rabbitmq(definitions))
+        if has_cluster:
+            brokers = stack.enter_context(rabbitmq_cluster(definitions))
+        else:
+            brokers = [stack.enter_context(rabbitmq(definitions))]
         names = stack.enter_context(NameServer())
         (made / "database_admin_password").write_text(database.password)
-        whole = Deployment(folder, database, broker, names)
+        whole = Deployment(folder, database, brokers, names, clocks=clocks or {})
         whole.environment = {
             **os.environ,
             "MEDPERF_DATABASE_SERVER": f"postgresql://{database.host}:{database.port}",
-            "MEDPERF_BROKER_SERVER": f"amqp://{broker.host}:{broker.port}",
+            "MEDPERF_BROKER_SERVER": f"amqp://{brokers[0].host}:{brokers[0].port}",
             "MEDPERF_SECRETS": str(made),
             "MEDPERF_SERVER_HOME": str(folder),
             "PYTHONUNBUFFERED": "1",
         }
+        if has_cable:
+            whole.cable = stack.enter_context(cable())
+            for variable, scheme, ports in (
+                ("MEDPERF_DATABASE_SERVER", "postgresql", [database.port]),
+                ("MEDPERF_BROKER_SERVER", "amqp", [broker.port for broker in brokers]),
+            ):
+                forwarder = stack.enter_context(closing(Forwarder(whole.cable.here, ports)))
+                whole.workers_environment[variable] = f"{scheme}://{forwarder.address}"
         stack.callback(whole.kill)
         whole.start(replicas=replicas, workers=workers, gateway=gateway or {})
         yield whole

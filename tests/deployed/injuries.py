@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import aio_pika
@@ -14,7 +15,10 @@ import asyncpg
 from deployed import mortal
 from deployed.checker import CONSUMED, SERVICES
 from deployed.deployment import Deployment, Peer
+from deployed.network import Cable
 
+# What a moment that did not come is counted as.
+NOT_DONE = "not done"
 EXCHANGE, VHOST = "medperf.events", "medperf"
 UP_AGAIN_SECONDS = (0.2, 1.5)
 FROZEN_SECONDS = (2.0, 6.0)
@@ -25,13 +29,13 @@ REPEATED_MOST = 200
 class Injuries:
     """The injuries of one run, drawn from a seed, and how many of each there were."""
 
-    def __init__(self, whole: Deployment, *, seed: int) -> None:
+    def __init__(self, whole: Deployment, *, seed: int, cuts: Sequence[int]) -> None:
         self._whole = whole
         self._random = random.Random(seed)
         self.done: Counter[str] = Counter()
         self.poison: Counter[str] = Counter()
         """By queue: how many messages that nobody can read were put there."""
-        self.kinds: dict[str, Callable[[], Awaitable[None]]] = {
+        self.kinds: dict[str, Callable[[], Awaitable[str | None]]] = {
             "web process killed": lambda: self._kill_peer(self._web()),
             "worker killed": lambda: self._kill_peer(self._worker()),
             "worker killed between publish and mark": lambda: self._at(mortal.BEFORE_MARK, self._worker()),
@@ -39,16 +43,25 @@ class Injuries:
                 mortal.BEFORE_ACK, self._worker()
             ),
             "web process killed between commit and answer": lambda: self._at(mortal.BEFORE_ANSWER, self._web()),
-            "RabbitMQ killed": lambda: self._kill_server(whole.rabbitmq),
+            "RabbitMQ killed": self._kill_the_broker,
             "PostgreSQL killed": lambda: self._kill_server(whole.postgresql),
             "nginx killed": lambda: self._kill_server(whole.nginx),
             "process frozen": lambda: self._freeze(self._random.choice(whole.peers).life),
-            "RabbitMQ frozen": lambda: self._freeze(whole.rabbitmq),
+            "RabbitMQ frozen": lambda: self._freeze(self._random.choice(whole.brokers)),
             "PostgreSQL frozen": lambda: self._freeze(whole.postgresql),
             "events delivered again, in another order": self._repeat,
             "messages that cannot be read": self._poison,
             "RabbitMQ out of disk": self._fill_the_brokers_disk,
         }
+        if whole.cable is not None:
+            self.kinds |= {
+                f"workers' network cut for {seconds} s": partial(self._cut, whole.cable, seconds)
+                for seconds in cuts
+            }
+        if len(whole.brokers) > 1:
+            self.kinds["one node of three of RabbitMQ killed"] = lambda: self._kill_server(
+                self._random.choice(whole.brokers)
+            )
 
     async def run(self, *, every_seconds: float, until: Callable[[], bool]) -> None:
         """One injury after another, each kind as often as the others, until told that it is enough."""
@@ -57,8 +70,8 @@ class Injuries:
             if not waiting:
                 waiting = self._random.sample(list(self.kinds), len(self.kinds))
             kind = waiting.pop()
-            await self.kinds[kind]()
-            self.done[kind] += 1
+            if await self.kinds[kind]() is not NOT_DONE:
+                self.done[kind] += 1
             await asyncio.sleep(every_seconds)
 
     def _web(self) -> Peer:
@@ -77,12 +90,24 @@ class Injuries:
         await self._a_while(UP_AGAIN_SECONDS)
         await asyncio.to_thread(server.start)
 
+    async def _kill_the_broker(self) -> None:
+        """All of its nodes; a cluster's come back together, or they wait for each other."""
+        for node in self._whole.brokers:
+            await asyncio.to_thread(node.kill)
+        await self._a_while(UP_AGAIN_SECONDS)
+        await asyncio.gather(*(asyncio.to_thread(node.start) for node in self._whole.brokers))
+
+    async def _cut(self, cable: Cable, seconds: int) -> None:
+        await asyncio.to_thread(cable.cut)
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(cable.mend)
+
     async def _freeze(self, life: Any) -> None:
         await asyncio.to_thread(life.freeze)
         await self._a_while(FROZEN_SECONDS)
         await asyncio.to_thread(life.thaw)
 
-    async def _at(self, moment: str, peer: Peer) -> None:
+    async def _at(self, moment: str, peer: Peer) -> str | None:
         """Have the process kill itself when the moment comes, and start it again."""
         told = peer.moments / moment
         told.touch()
@@ -94,8 +119,8 @@ class Injuries:
         if not peer.life.is_running():
             await self._a_while(UP_AGAIN_SECONDS)
             await asyncio.to_thread(peer.life.start)
-        else:
-            self.done[f"({moment} did not come)"] += 1
+            return None
+        return NOT_DONE
 
     async def _repeat(self) -> None:
         """Publish once more, shuffled, what was published before: late copies, old versions after new ones."""

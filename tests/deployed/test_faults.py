@@ -15,20 +15,23 @@ from deployed.checker import Checker, Findings
 from deployed.deployment import Deployment, deployment
 from deployed.injuries import Injuries
 from deployed.workload import ADMINISTRATOR, PASSWORD, Workload
+from servers.found import program
 
 SEED = int(os.environ.get("MEDPERF_FAULTS_SEED", "20261125"))
 COMMANDS = int(os.environ.get("MEDPERF_FAULTS_COMMANDS", "300"))
-FAULTS = int(os.environ.get("MEDPERF_FAULTS_INJURIES", "14"))
+FAULTS = int(os.environ.get("MEDPERF_FAULTS_INJURIES", "15"))
+HAS_CLUSTER = os.environ.get("MEDPERF_FAULTS_CLUSTER") == "1"
+CUTS = (10, 30) if FAULTS > 15 else (10,)
 REPORT = os.environ.get("MEDPERF_FAULTS_REPORT")
 EVERY_SECONDS = 1.0
 QUIET_SECONDS = 240.0
 
 
 def test_nothing_is_lost_or_done_twice_whatever_is_killed_frozen_or_cut_off(tmp_path: Path) -> None:
-    with deployment(tmp_path) as whole:
+    with deployment(tmp_path, has_cable=True, has_cluster=HAS_CLUSTER, clocks=clocks()) as whole:
         workload = Workload(whole.url, sites=12, committees=3, seed=SEED)
         whole.add_accounts(workload.names(), PASSWORD, administrator=ADMINISTRATOR)
-        injuries = Injuries(whole, seed=SEED)
+        injuries = Injuries(whole, seed=SEED, cuts=CUTS)
         began = time.monotonic()
         asyncio.run(_work_under(workload, injuries))
         worked_seconds = time.monotonic() - began
@@ -42,6 +45,16 @@ def test_nothing_is_lost_or_done_twice_whatever_is_killed_frozen_or_cut_off(tmp_
     assert found.all == []
     assert unreadable == {queue: count for queue, count in injuries.poison.items() if count}
     assert len(workload.acknowledged) >= COMMANDS
+
+
+def clocks() -> dict[str, dict[str, str]]:
+    """One worker is days ahead, one web process half a minute behind; the machine's own clock is left alone."""
+    library = program("libfaketime.so.1", package="libfaketime", folders=("/usr/lib/*/faketime",))
+    shift = {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {
+        "results worker 1": {**shift, "FAKETIME": "+3d"},
+        "associations 127.0.3.2": {**shift, "FAKETIME": "-30s"},
+    }
 
 
 async def _work_under(workload: Workload, injuries: Injuries) -> None:

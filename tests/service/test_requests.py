@@ -388,7 +388,7 @@ def test_nobody_gets_in_without_a_good_token(peer: Peer) -> None:
     header, payload, _ = good.split(".")
     for token, code in (
         (None, "token_missing"),
-        (peer.token(SITE, seconds=-1), "token_expired"),
+        (peer.token(SITE, seconds=-61), "token_expired"),
         (foreign, "token_invalid"),
         (peer.token(SITE, iss="elsewhere"), "token_invalid"),
         (peer.token(SITE, aud="another-api"), "token_invalid"),
