@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployed.network import Cable, Forwarder, cable
+from deployed.network import Cable, cable, forwarder
 from medperf_contracts.access import SERVICES
 from peers.name_server import NameServer
 from servers.found import LOOPBACK
@@ -258,8 +258,9 @@ def deployment(
                 ("MEDPERF_DATABASE_SERVER", "postgresql", [database.port]),
                 ("MEDPERF_BROKER_SERVER", "amqp", [broker.port for broker in brokers]),
             ):
-                forwarder = stack.enter_context(closing(Forwarder(whole.cable.here, ports)))
-                whole.workers_environment[variable] = f"{scheme}://{forwarder.address}"
+                here = whole.cable.here
+                port = stack.enter_context(forwarder(here, ports, folder / f"{scheme} forwarder.log"))
+                whole.workers_environment[variable] = f"{scheme}://{here}:{port}"
         stack.callback(whole.kill)
         whole.start(replicas=replicas, workers=workers, gateway=gateway or {})
         yield whole

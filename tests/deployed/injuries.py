@@ -153,9 +153,9 @@ class Injuries:
 
     async def _fill_the_brokers_disk(self) -> None:
         """The alarm of a full disk: publishers are blocked, consumers go on."""
-        await asyncio.to_thread(self._whole.rabbitmq.ctl, "set_disk_free_limit", "100TB")
+        await asyncio.to_thread(self._whole.rabbitmq.ctl, "set_disk_free_limit", "100000000000000")
         await self._a_while(FROZEN_SECONDS)
-        await asyncio.to_thread(self._whole.rabbitmq.ctl, "set_disk_free_limit", "50MB")
+        await asyncio.to_thread(self._whole.rabbitmq.ctl, "set_disk_free_limit", "50000000")
 
     async def _a_while(self, bounds: tuple[float, float]) -> None:
         await asyncio.sleep(self._random.uniform(*bounds))

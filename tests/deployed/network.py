@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import os
 import subprocess
-import threading
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from servers.found import LOOPBACK
+from servers.life import Processes, free_port, wait_for_port
 
-CHUNK_BYTES = 65_536
+FORWARD = Path(__file__).with_name("forward.py")
+START_SECONDS = 30.0
 
 
 class Cable:
@@ -52,56 +52,17 @@ class Cable:
             _ip("netns", "delete", self.namespace)
 
 
-class Forwarder:
-    """What connects here is connected to the first of the targets, on this machine, that takes it."""
-
-    def __init__(self, host: str, targets: Sequence[int]) -> None:
-        self._host, self._targets = host, targets
-        self._turn = itertools.count()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        serving = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._connected, host, 0), self._loop)
-        self.port: int = serving.result(10).sockets[0].getsockname()[1]
-
-    @property
-    def address(self) -> str:
-        return f"{self._host}:{self.port}"
-
-    def close(self) -> None:
-        async def end() -> None:
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        first = next(self._turn)
-        for number in range(len(self._targets)):
-            target = self._targets[(first + number) % len(self._targets)]
-            with suppress(OSError):
-                there = await asyncio.open_connection(LOOPBACK, target)
-                break
-        else:
-            writer.close()
-            return
-        ways = (asyncio.create_task(_carry(reader, there[1])), asyncio.create_task(_carry(there[0], writer)))
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            writer.close()
-            there[1].close()
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while chunk := await reader.read(CHUNK_BYTES):
-            writer.write(chunk)
-            await writer.drain()
+@contextmanager
+def forwarder(host: str, targets: Sequence[int], log: Path) -> Iterator[int]:
+    """A process that connects who comes to `host` with the first of these ports here that takes it; its port."""
+    port = free_port()
+    life = Processes([sys.executable, str(FORWARD), host, str(port), *map(str, targets)], log=log)
+    life.start()
+    try:
+        wait_for_port(port, of=life, seconds=START_SECONDS, host=host)
+        yield port
+    finally:
+        life.kill()
 
 
 @contextmanager
