@@ -9,3 +9,4 @@ lock() {
 lock requirements/dev.in -o requirements/dev.txt
 lock requirements/server.in -c requirements/dev.txt -o requirements/server.txt
 lock requirements/client.in -c requirements/dev.txt -o requirements/client.txt
+lock requirements/build.in -c requirements/dev.txt -o requirements/build.txt
