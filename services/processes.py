@@ -75,11 +75,12 @@ def secret_files() -> None:
 
 @secret_files.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-def create(folder: Path) -> None:
+@click.option("--group", type=int, metavar="GID", help="A group whose members may read them, such as containers'.")
+def create(folder: Path, group: int | None) -> None:
     """Make every secret in FOLDER that is not there yet."""
     from .secret_files import create as create_secrets
 
-    for name in create_secrets(folder):
+    for name in create_secrets(folder, group=group):
         click.echo(f"Made {folder / name}")
     click.echo(f"All secrets are in {folder}. Keep a copy of it where only operators can read it.")
 

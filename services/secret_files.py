@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from joserfc.jwk import OKPKey
@@ -24,6 +25,7 @@ from services.operator_error import OperatorError
 ERLANG_COOKIE = "erlang_cookie"
 BROKER_DEFINITIONS = "rabbitmq_definitions.json"
 _BITS_BYTES = 32
+_GROUP_READS = 0o640
 
 BROKER_USERS = {
     topology.ADMINISTRATOR: BROKER_ADMIN_PASSWORD,
@@ -43,9 +45,14 @@ PASSWORDS = (
 RENEWABLE = (*(name for name in PASSWORDS if name not in (ERLANG_COOKIE, DATABASE_ADMIN_PASSWORD)), SIGNING_KEYS)
 
 
-def create(folder: Path) -> list[str]:
-    """Make every secret that is not there yet; returns the names of those made."""
+def create(folder: Path, *, group: int | None = None) -> list[str]:
+    """Make every secret that is not there yet; returns the names of those made.
+
+    With a `group`, its members may read them, now and whenever one is renewed.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if group is not None:
+        _open_to(folder, group)
     made = [name for name in PASSWORDS if not (folder / name).exists()]
     for name in made:
         _write(folder / name, secrets.token_urlsafe(_BITS_BYTES))
@@ -88,12 +95,24 @@ def _write_definitions(folder: Path) -> None:
     _write(folder / BROKER_DEFINITIONS, json.dumps(document, indent=2) + "\n")
 
 
+def _open_to(folder: Path, group: int) -> None:
+    """Let the group read the folder; its set-group-ID bit says so to whatever is written into it later."""
+    os.chown(folder, -1, group)
+    folder.chmod(0o2750)
+    for path in folder.iterdir():
+        os.chown(path, -1, group)
+        path.chmod(_GROUP_READS)
+
+
 def _write(path: Path, content: str) -> None:
-    """Whole or not at all, readable by its owner only."""
+    """Whole or not at all, readable by its owner only, and by the group to which its folder was opened."""
+    folder = path.parent.stat()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
+        if folder.st_mode & stat.S_ISGID:
+            os.fchmod(descriptor, _GROUP_READS)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
