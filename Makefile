@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LOCKED := requirements/dev.txt pyproject.toml contracts/pyproject.toml client/pyproject.toml
 
-.PHONY: setup demo up test check docs wheels stick clean
+.PHONY: setup demo up test compose-test check docs wheels stick clean
 
 setup: $(STAMP)
 	@deploy/setup-bubblewrap.sh
@@ -30,7 +30,11 @@ check: setup
 	$(BIN)/python -m pytest -q tests/unit
 
 test: check
-	tests/with_docker.sh $(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+	tests/with_docker.sh $(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/compose tests
+
+# docker-compose.yml for real, from a clean state: builds its images, some ten minutes.
+compose-test: setup
+	tests/with_docker.sh --networks $(BIN)/python -m pytest -q tests/compose
 
 docs: setup
 	@$(BIN)/python docs/generate.py

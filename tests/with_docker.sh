@@ -1,13 +1,16 @@
 #!/bin/sh
 # Runs a command with a container engine: the one that answers, else Debian's docker.io, started for this command only.
 #
-#   tests/with_docker.sh COMMAND [ARGUMENT ...]
+#   tests/with_docker.sh [--networks] COMMAND [ARGUMENT ...]
 #
+# With --networks, containers of an engine started here can have networks; without, they have none and need none.
 # What the tests need of it is in the folder that MEDPERF_TEST_ENGINE names: `base` holds the ID of an image with
 # Python 3 once it is there (it is made while the first tests run), `failed` why there will be none.
 # MEDPERF_TEST_BASE may name an image to take as the base; else python:3.11-slim is pulled, and where no registry
 # answers, one is made with debootstrap. That takes a minute, so it is kept in .cache/.
 set -eu
+networks=
+[ "$1" != --networks ] || { networks=yes; shift; }
 here=$(cd "$(dirname "$0")/.." && pwd)
 engine=$(mktemp -d)
 # A plain user who may talk to the engine passes through; what is in it has its own modes.
@@ -21,6 +24,8 @@ finish() {
     if [ -n "$dockerd_pid" ]; then
         kill "$dockerd_pid" 2>/dev/null || true
         wait "$dockerd_pid" 2>/dev/null || true
+        # The engine's own network namespace stays mounted.
+        for mounted in "$engine"/exec/netns/*; do umount "$mounted" 2>/dev/null || true; done
     fi
     rm -rf "$engine"
 }
@@ -36,9 +41,16 @@ install_packages() {
 
 start_dockerd() {
     command -v dockerd >/dev/null || install_packages docker.io
-    # No bridge and no firewall rules: no container here has a network.
-    dockerd --data-root "$engine/data" --exec-root "$engine/exec" --pidfile "$engine/pid" \
-        --host "unix://$engine/docker.sock" --iptables=false --ip6tables=false --bridge=none >"$engine/log" 2>&1 &
+    # Networks are those that somebody makes: never the bridge that is there by itself.
+    options=--bridge=none
+    if [ -n "$networks" ]; then
+        command -v iptables >/dev/null || install_packages iptables
+    else
+        options="$options --iptables=false --ip6tables=false"
+    fi
+    # shellcheck disable=SC2086
+    dockerd $options --data-root "$engine/data" --exec-root "$engine/exec" --pidfile "$engine/pid" \
+        --host "unix://$engine/docker.sock" >"$engine/log" 2>&1 &
     dockerd_pid=$!
     export DOCKER_HOST="unix://$engine/docker.sock"
     for _ in $(seq 1 240); do
@@ -60,15 +72,7 @@ make_base() {
         docker image inspect --format '{{.Id}}' python:3.11-slim
         return
     fi
-    if [ ! -f "$cache" ]; then
-        command -v debootstrap >/dev/null || install_packages debootstrap
-        mirror=$(sed -n 's/^URIs: *//p; s/^deb \([^ ]*\) .*/\1/p' /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1)
-        debootstrap --variant=minbase --include=python3-minimal,python3-pip bookworm "$engine/root" "$mirror" >"$engine/debootstrap.log"
-        mkdir -p "$(dirname "$cache")"
-        tar -C "$engine/root" --exclude=./var/cache/apt/archives/*.deb -cf "$cache.$$" .
-        mv "$cache.$$" "$cache"
-    fi
-    docker import "$cache" medperf-test/base:latest
+    docker import "$("$here/tests/debian_base.sh" 2>"$engine/debootstrap.log")" medperf-test/base:latest
 }
 
 if ! docker version >/dev/null 2>&1; then

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 
@@ -102,7 +102,7 @@ def deployments() -> dict[str, str]:
     compose = Gateway(
         upstreams={service: f"{service}:8000" for service in services},
         resolver="127.0.0.11 valid=2s ipv6=off",
-        listen="8443",
+        listen="8080",
         monitor="9000",
         tls=Tls("/run/secrets/gateway_certificate.pem", "/run/secrets/gateway_key.pem"),
         assets="/srv/assets",
@@ -117,7 +117,13 @@ def deployments() -> dict[str, str]:
         # The Ingress controller, whose address nobody knows beforehand: a NetworkPolicy lets nobody else in.
         proxies=("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
     )
-    return {"compose.conf": render(compose), "kubernetes.conf": render(kubernetes)}
+    # For this machine alone: docker-compose.yml publishes it on loopback.
+    plain = replace(compose, tls=None)
+    return {
+        "compose.conf": render(compose),
+        "compose-http.conf": render(plain),
+        "kubernetes.conf": render(kubernetes),
+    }
 
 
 def render(gateway: Gateway) -> str:
