@@ -220,18 +220,29 @@ def _end_run(run: Run, journal: Journal, engines: Engines, say: Callable[[str], 
 
 
 def _discard_strays(journal: Journal, engines: Engines, say: Callable[[str], None]) -> None:
-    """End what engines still have of runs whose records are closed: they did not answer when they ended."""
-    runs = {run.id: run for run in journal.runs()}
-    for name in sorted({run.engine for run in runs.values()}):
+    """End what engines still have of runs whose records are closed: they did not answer when they ended.
+
+    What no record names is left alone and said: a folder of the same path, of another machine or of another root,
+    may be using the same engine.
+    """
+    for name in sorted({run.engine for run in journal.runs()}):
         engine = engines.named(name)
         try:
-            for run_id in engine.left_over():
-                run = runs.get(run_id)
-                if run is None or run.state not in OPEN or not run.client.is_alive():
+            found = sorted(engine.left_over())
+            # Read after it: a run is recorded before its container is made, so that each that lives is in it.
+            runs = {run.id: run for run in journal.runs()}
+            for run_id in found:
+                if run_id not in runs:
+                    say(f"{name} has a container of run {run_id}, which this journal does not know: it is left alone.")
+                elif _is_over(runs[run_id]) and engine.find(run_id) is not None:
                     engine.discard(run_id)
                     say(f"A container that {name} still had of an earlier command is removed.")
         except EngineUnavailable:
             continue  # what it has is looked for again by the next command
+
+
+def _is_over(run: Run) -> bool:
+    return run.state not in OPEN or not run.client.is_alive()
 
 
 def _remove_left_over(folders: list[Path], lent: set[str], say: Callable[[str], None]) -> None:

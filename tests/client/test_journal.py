@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 
 from containers.small import sandbox_only
 from medperf import tasks
+from medperf.engines.base import State
+from medperf.engines.choice import Engines
 from medperf.errors import StorageFailed, UsageError
 from medperf.home import Home
 from medperf.journal import CLIENT_GONE, Client, Journal, Run, RunState
@@ -209,6 +212,63 @@ def test_two_commands_at_once_both_find_what_was_left_behind_in_order(home: Home
     ends = [one.communicate(timeout=60) for one in both]
     assert [one.returncode for one in both] == [0, 0], ends
     assert all(list(folder.iterdir()) == [] for folder in home.runs.iterdir())
+
+
+class Busy:
+    """An engine at the seam, in which another terminal's container appears while it is asked what it has."""
+
+    name = "docker"
+
+    def __init__(self, appears: Callable[[], str]) -> None:
+        self.appears = appears
+        self.discarded: list[str] = []
+
+    def left_over(self) -> set[str]:
+        return {self.appears()}
+
+    def find(self, run_id: str) -> State | None:
+        return None if run_id in self.discarded else State.RUNNING
+
+    def discard(self, run_id: str) -> None:
+        self.discarded.append(run_id)
+
+
+def engines_with(home: Home, engine: Busy) -> Engines:
+    engines = sandbox_only(home)
+    vars(engines)["docker"] = engine
+    return engines
+
+
+def test_a_container_that_another_terminal_starts_meanwhile_is_left_alone(home: Home) -> None:
+    journal = Journal(home.journal)
+    journal.ended(open_run(journal, engine="docker").id, RunState.DONE, cause=None, exit_code=0)
+    begun: list[subprocess.Popen[str]] = []
+
+    def appears() -> str:
+        process, run_id = other_client(home)
+        begun.append(process)
+        return run_id
+
+    engine = Busy(appears)
+    lines: list[str] = []
+    try:
+        end_left_over(home, journal, engines_with(home, engine), say=lines.append)
+    finally:
+        for process in begun:
+            kill(process)
+    assert len(begun) == 1
+    assert engine.discarded == []
+    assert lines == []
+
+
+def test_a_container_that_no_record_names_may_be_another_machines_and_is_only_said(home: Home) -> None:
+    journal = Journal(home.journal)
+    journal.ended(open_run(journal, engine="docker").id, RunState.DONE, cause=None, exit_code=0)
+    engine = Busy(lambda: "a-run-of-elsewhere")
+    lines: list[str] = []
+    end_left_over(home, journal, engines_with(home, engine), say=lines.append)
+    assert engine.discarded == []
+    assert ["a-run-of-elsewhere" in line for line in lines] == [True]
 
 
 def test_only_so_many_ended_runs_are_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
