@@ -76,9 +76,9 @@ def allows_plain_http() -> bool:
 
 
 def base_folder() -> Path:
-    """The folder that holds one folder a server: `MEDPERF_HOME`, else `~/.medperf`."""
+    """The folder that holds one folder a server: `MEDPERF_HOME`, else `~/.medperf`, without links in its path."""
     named = os.environ.get("MEDPERF_HOME")
-    return Path(named).expanduser().absolute() if named else Path.home() / ".medperf"
+    return _without_links(Path(named).expanduser() if named else Path.home() / ".medperf")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Home:
         parts = urlsplit(server)
         host = parts.hostname or ""
         name = f"ipv6-{host.replace(':', '-')}" if ":" in host else host
-        return cls(server, base_folder() / f"{name}_{_port(parts)}")
+        return cls(server, _without_links(base_folder() / f"{name}_{_port(parts)}"))
 
     def folder(self, name: str) -> Path:
         """A folder of this home, made if it is not there."""
@@ -215,6 +215,16 @@ def own_folder(path: Path) -> Path:
         raise UsageError(
             f"The folder {path} cannot be made: {error.strerror}.",
             hint="Set MEDPERF_HOME to a folder of yours, or mend its owner and permissions.",
+        ) from error
+
+
+def _without_links(path: Path) -> Path:
+    """The one name of a folder: whoever compares paths in it, or labels something with it, compares this."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise UsageError(
+            f"The folder {path} cannot be reached: {error}.", hint="Set MEDPERF_HOME to a folder of yours."
         ) from error
 
 

@@ -309,8 +309,8 @@ def _boot_id() -> str:
 def _process_start(pid: int) -> str | None:
     """When the process started, in clock ticks since boot; None if there is none or it is a zombie."""
     try:
-        # The name, in parentheses, may itself hold spaces and parentheses.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # The name, in parentheses, may itself hold spaces and parentheses, and half a character at its end.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode("ascii").split()
     except OSError:
         return None
     return None if fields[0] == "Z" else fields[19]

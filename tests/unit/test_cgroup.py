@@ -15,14 +15,14 @@ V1 = """\
 
 
 def test_version_two_is_found_with_this_process_in_it() -> None:
-    found = parse_hierarchies("0::/user.slice/user-0.slice/session-1.scope\n", V2)
+    found = parse_hierarchies(["0::/user.slice/user-0.slice/session-1.scope"], [V2])
     top = Path("/sys/fs/cgroup")
     assert found == [Hierarchy(2, frozenset(), top, top / "user.slice/user-0.slice/session-1.scope")]
 
 
 def test_version_one_is_found_by_controller_and_from_inside_a_container() -> None:
-    memberships = "4:memory:/jobs/7\n3:cpu,cpuacct:/\n2:pids:/docker/1/inner\n1:freezer:/\n0::/\n"
-    own = {hierarchy.controllers: hierarchy.own for hierarchy in parse_hierarchies(memberships, V1)}
+    memberships = ["4:memory:/jobs/7", "3:cpu,cpuacct:/", "2:pids:/docker/1/inner", "1:freezer:/", "0::/"]
+    own = {hierarchy.controllers: hierarchy.own for hierarchy in parse_hierarchies(memberships, V1.splitlines())}
     assert own[frozenset({"memory"})] == Path("/sys/fs/cgroup/memory/jobs/7")
     assert own[frozenset({"pids"})] == Path("/sys/fs/cgroup/pids/inner")
     assert own[frozenset({"cpu", "cpuacct"})] == Path("/sys/fs/cgroup/cpu,cpuacct")
@@ -30,7 +30,7 @@ def test_version_one_is_found_by_controller_and_from_inside_a_container() -> Non
 
 
 def test_a_group_outside_of_what_is_mounted_is_not_used() -> None:
-    assert parse_hierarchies("2:pids:/elsewhere\n", V1) == []
+    assert parse_hierarchies(["2:pids:/elsewhere"], V1.splitlines()) == []
 
 
 def test_version_two_makes_one_group_beside_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

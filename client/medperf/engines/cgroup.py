@@ -9,9 +9,11 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from medperf.engines.mounts import mount_rows
 
 _PREFIX = "medperf-"
 _REMOVAL_SECONDS = 5.0
@@ -122,19 +124,19 @@ def read_hierarchies() -> list[Hierarchy]:
     memberships = Path("/proc/self/cgroup")
     if not memberships.exists():
         return []
-    return parse_hierarchies(memberships.read_text(), Path("/proc/self/mountinfo").read_text())
+    return parse_hierarchies(os.fsdecode(memberships.read_bytes()).splitlines(), mount_rows())
 
 
-def parse_hierarchies(memberships: str, mountinfo: str) -> list[Hierarchy]:
-    """The same, from the text of /proc/self/cgroup and /proc/self/mountinfo."""
+def parse_hierarchies(memberships: Sequence[str], mounts: Sequence[str]) -> list[Hierarchy]:
+    """The same, from the rows of /proc/self/cgroup and /proc/self/mountinfo."""
     found = []
-    for line in mountinfo.splitlines():
+    for line in mounts:
         fields, _, rest = line.partition(" - ")
         kind, _, options = rest.split(" ", 2)
         if kind not in ("cgroup", "cgroup2"):
             continue
         root, top = fields.split(" ")[3:5]
-        for membership in memberships.splitlines():
+        for membership in memberships:
             _, written, own = membership.split(":", 2)
             controllers = frozenset(written.split(",")) - {""}
             same = not controllers if kind == "cgroup2" else controllers and controllers <= set(options.split(","))

@@ -83,8 +83,9 @@ def threads_of(uid: int) -> int:
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             with contextlib.suppress(OSError):
+                # As bytes: the kernel cuts a process's name after 15, in the middle of a character too.
                 if process.stat().st_uid == uid:
-                    count += int((process / "stat").read_text().rpartition(")")[2].split()[17])
+                    count += int((process / "stat").read_bytes().rpartition(b")")[2].split()[17])
     return count
 
 

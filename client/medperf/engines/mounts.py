@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,9 +19,13 @@ class Mount:
 
 def mounted_inside(folder: Path) -> list[Path]:
     """Where other file systems are mounted below `folder`."""
-    rows = Path("/proc/self/mountinfo").read_text().splitlines()
-    points = (Path(_unescaped(row.split(" ")[4])) for row in rows)
+    points = (Path(_unescaped(row.split(" ")[4])) for row in mount_rows())
     return [point for point in points if point != folder and point.is_relative_to(folder)]
+
+
+def mount_rows() -> list[str]:
+    """The rows of mountinfo: anybody's mounts, whose names need be neither UTF-8 nor one of Python's lines."""
+    return [row for row in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n") if row]
 
 
 def _unescaped(field: str) -> str:
