@@ -12,6 +12,8 @@ DEFAULT_LIMIT_BYTES = 1024 * 1024
 # Deep enough for any manifest or metrics file seen; far below Python's recursion limit, which whoever walks
 # the value meets next.
 MAX_DEPTH = 50
+# Python writes no whole number of more than 4,300 digits as text, and floats end at 309.
+_NUMBER_CHARACTERS_MOST = 400
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = frozenset(_TAG + name for name in ("null", "bool", "int", "float"))
 _WRITTEN_TAGS = frozenset(_TAG + name for name in ("str", "seq", "map")) | _PLAIN_TAGS | {"!", None}
@@ -129,8 +131,10 @@ class _Reader:
         if tag not in _PLAIN_TAGS:
             return event.value
         try:
+            if len(event.value) > _NUMBER_CHARACTERS_MOST:
+                raise OverflowError("nobody can write it")
             return self.scalars.construct_object(yaml.ScalarNode(tag, event.value))
-        except ValueError as broken:
+        except (ValueError, OverflowError) as broken:
             fault = f"{event.value[:40]!r} is not a number that can be read"
             raise self._refusal(event, fault, "Write a plain number, or put it in quotes.") from broken
 

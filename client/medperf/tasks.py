@@ -233,9 +233,7 @@ def _discard_strays(journal: Journal, engines: Engines, say: Callable[[str], Non
             runs = {run.id: run for run in journal.runs()}
             for run_id in found:
                 if run_id not in runs:
-                    say(
-                        f"{name} has a container of run {run_id}, which this journal does not know: it is left alone."
-                    )
+                    say(f"{name} has a container of run {run_id}, which this journal does not know: left alone.")
                 elif _is_over(runs[run_id]) and engine.find(run_id) is not None:
                     engine.discard(run_id)
                     say(f"A container that {name} still had of an earlier command is removed.")

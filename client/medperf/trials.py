@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -92,9 +93,19 @@ def try_out(
 
 
 def check_keep(folder: Path) -> None:
-    """Raise UsageError unless outputs can be kept in `folder`: new, or empty."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UsageError(f"{folder} is there already and not empty.", hint="Give a new folder to keep outputs in.")
+    """Raise UsageError unless outputs can be kept in `folder`: empty, or new where one can be made."""
+    hint = "Give a new folder to keep outputs in, below one of yours."
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        place = next(above for above in folder.absolute().parents if os.path.lexists(above))
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise UsageError(f"{folder} cannot be made: {place} is no folder to write to.", hint=hint) from None
+        return
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}.", hint=hint) from error
+    if not folder.is_dir() or any(folder.iterdir()) or not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} is there already and not empty, or no folder to write to.", hint=hint)
 
 
 def _report(outputs: TaskOutputs, what: str) -> dict[str, JsonValue]:

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from containers.small import Site
+from containers.small import Site, archive_of, manifest_of
+from medperf import safe_yaml
 from medperf.api import Gateway
 from medperf.cli.main import run
 from medperf.datasets import LocalDataset, alone_with, find_dataset
@@ -377,6 +378,23 @@ def test_one_model_that_fails_does_not_stop_the_others(
     assert "Done" not in out
     assert "task.log" in err
     assert [one.name for one in local_results(site.home)] == ["b1m4d9"]
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "1:" * 190 + "1.5"], ids=["digits", "sexagesimal"])
+def test_a_model_whose_manifest_holds_a_number_that_cannot_be_read_does_not_stop_the_others(
+    site: Site, server: BenchmarkServer, medperf: Medperf, number: str
+) -> None:
+    ready(site)
+    server.models = [2, 4]
+    manifest = f"accelerators: {number}\n{safe_yaml.dump(manifest_of(Role.MODEL))}"
+    archive = archive_of("main.py", b"raise SystemExit(0)")
+    site.shelf.add(2, Role.MODEL, manifest=manifest, parameters="fault:\n", archive=archive)
+
+    code, out, err = medperf(*RUN)
+
+    assert code == PartlyDone.exit_code
+    assert "is not a number that can be read" in err
+    assert "        1 failed\n        1 ran successfully" in out
 
 
 def test_a_model_whose_files_cannot_be_fetched_does_not_stop_the_others(

@@ -106,7 +106,7 @@ def test_a_process_whose_name_ends_in_half_a_character_is_counted_and_found(name
 @pytest.mark.skipif(not AS_ROOT, reason="only root can mount the file system that this needs")
 def test_a_mount_whose_name_is_no_text_is_seen_and_keeps_no_sandbox_from_working(tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/caf\xe9\rau lait"
-    os.mkdir(odd)
+    Path(os.fsdecode(odd)).mkdir()
     mount = 'mount -t tmpfs none "$1" && exec "$2" -c "$3" "$4"'
     ran = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mount, "sh", odd, sys.executable, _WITH_A_MOUNT, tmp_path],
@@ -116,4 +116,4 @@ def test_a_mount_whose_name_is_no_text_is_seen_and_keeps_no_sandbox_from_working
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == f"{ascii([Path(os.fsdecode(odd))])}\n"
+    assert ran.stdout == f"{[Path(os.fsdecode(odd))]!a}\n"

@@ -87,6 +87,31 @@ def test_what_each_task_wrote_is_kept_where_it_is_asked_for(
     assert "is there already and not empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kept", ["cases/paths.yaml/x", "cases/paths.yaml", "k" * 300])
+def test_outputs_that_cannot_be_kept_where_it_is_asked_for_are_said_before_anything_runs(
+    bench: Path, capsys: pytest.CaptureFixture[str], kept: str
+) -> None:
+    assert run(["test", "run", *ALL, *OWN_DATA, "--keep", kept]) == 2
+    assert "Give a new folder" in capsys.readouterr().err
+    assert Journal(Home.at(NOBODY).journal).runs() == []
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        *(("--memory_limit", value) for value in ("nan", "inf", "1e300", "0")),
+        *(("--cpus", value) for value in ("nan", "inf", "-1")),
+        *(("--time_limit", value) for value in ("nan", "inf", "1e300")),
+    ],
+    ids="=".join,
+)
+def test_a_limit_that_limits_nothing_is_a_usage_error(
+    bench: Path, capsys: pytest.CaptureFixture[str], limit: tuple[str, str]
+) -> None:
+    assert run(["test", "run", *ALL, *OWN_DATA, *limit]) == 2
+    assert "is not in the range" in capsys.readouterr().err
+
+
 def test_demo_data_from_a_file_is_used_and_its_hash_said(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digest = pack(bench / "cases", bench / "demo.tar.gz")
     assert run(["test", "run", *ALL, "--demo_data", "demo.tar.gz"]) == 0

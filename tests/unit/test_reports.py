@@ -40,6 +40,8 @@ def test_the_largest_and_deepest_report_can_be_sent(tmp_path: Path) -> None:
         (nested(REPORT_DEPTH_MOST + 1), "levels"),
         (f"scores: [{', '.join(['1'] * (REPORT_BYTES_MOST // 2))}]".replace(", ", ","), "bytes"),
         ("scores: 99999999999999999999", "cannot be kept"),
+        ("scores: 0x" + "f" * 5000, "not a number that can be read"),
+        ("scores: " + "1:" * 190 + "1.5", "not a number that can be read"),
         ("[1, 2]", "a mapping"),
         ("", "hold nothing"),
         ('"a\\u001b[31m": 1', "control characters"),

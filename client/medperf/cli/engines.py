@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,16 @@ _SANDBOX_QUESTION = (
 _WRITABLE_ROOT_QUESTION = (
     "Let the images write to a layer over their own files, thrown away afterwards? It stands in the records."
 )
+
+
+class Amount(click.FloatRange):
+    """A number between two others: neither `nan`, which is below and above none, nor more than anybody means."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 @dataclass(frozen=True)
@@ -77,19 +88,19 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
             help="Let images write to their own files: to a layer that is thrown away. Docker only; asks.",
         ),
         click.option(
-            "--cpus", type=click.FloatRange(min=0.1), metavar="N", help="Processors for a task; all of them."
+            "--cpus", type=Amount(min=0.1, max=10_000), metavar="N", help="Processors for a task; all of them."
         ),
         click.option(
             "--memory_limit",
             "memory_gib",
-            type=click.FloatRange(min=0.01),
+            type=Amount(min=0.01, max=1_000_000),
             metavar="GIB",
             help="Memory for a task; three quarters of the machine's unless given.",
         ),
         click.option(
             "--time_limit",
             "wall_seconds",
-            type=click.FloatRange(min=1),
+            type=Amount(min=1, max=1e9),
             metavar="SECONDS",
             help="How long one task of a container may take; a day unless given.",
         ),
