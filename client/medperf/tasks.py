@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from medperf.containers import LocalContainer
-from medperf.engines.base import CannotStart, Cause, Engine, Limits, Outcome, TaskSpec, failure
+from medperf.engines.base import CannotStart, Cause, Engine, EngineSilent, Limits, Outcome, TaskSpec, failure
 from medperf.engines.choice import Choice, Engines, Runnable
 from medperf.engines.outputs import check_outputs, remove_tree
 from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, StorageFailed
@@ -237,8 +237,10 @@ def _discard_strays(journal: Journal, engines: Engines, say: Callable[[str], Non
                 elif _is_over(runs[run_id]) and engine.find(run_id) is not None:
                     engine.discard(run_id)
                     say(f"A container that {name} still had of an earlier command is removed.")
+        except EngineSilent as silent:
+            say(f"{silent}: what it may have of earlier commands is looked for again by the next one.")
         except EngineUnavailable:
-            continue  # what it has is looked for again by the next command
+            continue  # it does not run, and so nothing in it does
 
 
 def _is_over(run: Run) -> bool:

@@ -12,13 +12,14 @@ from typing import Protocol
 
 from medperf.engines.logs import last_lines
 from medperf.engines.mounts import Mount
-from medperf.errors import ContainerFailed
+from medperf.errors import ContainerFailed, EngineUnavailable
 from medperf.manifest.model import Sandbox
 
 __all__ = [
     "CannotStart",
     "Cause",
     "Engine",
+    "EngineSilent",
     "Image",
     "Limits",
     "Mount",
@@ -105,6 +106,10 @@ class Cause(StrEnum):
 
 class CannotStart(ContainerFailed):
     """The image's own program cannot be started."""
+
+
+class EngineSilent(EngineUnavailable):
+    """An engine takes connections and does not answer."""
 
 
 class State(StrEnum):

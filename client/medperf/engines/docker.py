@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medperf.engines.base import CannotStart, Cause, Image, Outcome, State, TaskSpec
 from medperf.engines.confinement import Confinement, confine
-from medperf.engines.docker_connection import answering
-from medperf.engines.docker_images import find_image, pull_image
+from medperf.engines.docker_connection import answering, connect
+from medperf.engines.docker_images import declared_volumes, find_image, pull_image
 from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
 from medperf.engines.logs import RunLog, last_lines
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
-# An engine that takes longer to answer a question is in trouble; a run itself has its own limit.
-_ANSWER_SECONDS = 60
 # After SIGKILL the kernel needs moments; longer than this is an engine in trouble, not a container.
 _END_SECONDS = 30.0
 _LEAST_WAIT_SECONDS = 0.02
@@ -68,6 +66,8 @@ class DockerEngine:
         self._home = home
         self._caller = read_caller()
         self._runs: dict[str, _Run] = {}
+        # Asked once in an engine's life, that is a command's: each question more would wait as long.
+        self._refusal: EngineUnavailable | None = None
 
     def close(self) -> None:
         """Close the connection to the engine."""
@@ -185,9 +185,13 @@ class DockerEngine:
 
     @cached_property
     def _client(self) -> DockerClient:
-        import docker  # as long as a small command takes, and of use only where something listens
-
-        return docker.from_env(timeout=_ANSWER_SECONDS)
+        if self._refusal is not None:
+            raise type(self._refusal)(str(self._refusal), hint=self._refusal.hint)
+        try:
+            return connect()
+        except EngineUnavailable as error:
+            self._refusal = error
+            raise
 
     @cached_property
     def _facts(self) -> EngineFacts:
@@ -203,8 +207,8 @@ class DockerEngine:
         image_id = find_image(self._client, image)
         if image_id is None:
             raise EngineUnavailable(f"The image {image.name} is not here", hint="Run the same command again.")
-        declared = self._client.images.get(image_id).attrs["Config"].get("Volumes") or ()
-        for volume in map(PurePosixPath, declared):
+        declared = declared_volumes(self._client.images.get(image_id))
+        for volume in declared:
             for mount in confinement.mounts:
                 if volume != mount.inside and volume.is_relative_to(mount.inside):
                     raise CannotStart(
@@ -215,7 +219,7 @@ class DockerEngine:
             spec,
             confinement,
             image_id=image_id,
-            volumes=tuple(PurePosixPath(path) for path in declared),
+            volumes=declared,
             caller=self._caller,
             facts=self._facts,
             home=self._home,

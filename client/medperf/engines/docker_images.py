@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from medperf.engines.base import Image
+from medperf.engines.base import CannotStart, Image
 from medperf.errors import EngineUnavailable, IntegrityError
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.models.images import Image as DockerImage
 
 
 def find_image(client: DockerClient, image: Image) -> str | None:
@@ -28,6 +31,18 @@ def find_image(client: DockerClient, image: Image) -> str | None:
         if _is_registered(str(found.id), found.attrs.get("RepoDigests") or (), image):
             return str(found.id)
     return None
+
+
+def declared_volumes(found: DockerImage) -> tuple[PurePosixPath, ...]:
+    """The folders that an image declares as volumes, each by one name; CannotStart for what is no folder of it."""
+    written = found.attrs["Config"].get("Volumes") or ()
+    for path in written:
+        if not path.startswith("/") or posixpath.normpath(path).strip("/") == "":
+            raise CannotStart(
+                f"The image declares a volume at {path!r}, which is no folder inside it",
+                hint="Its owner must correct the image.",
+            )
+    return tuple(dict.fromkeys(PurePosixPath("/", posixpath.normpath(path).lstrip("/")) for path in written))
 
 
 def pull_image(client: DockerClient, image: Image, *, on_line: Callable[[str], None]) -> str:
