@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -72,7 +75,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A name or a check mark that the terminal's encoding lacks is shown as its escape.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Who starts it with `nohup` means that it goes on.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end_by_signal)
     sys.exit(run(arguments))
+
+
+def _end_by_signal(number: int, _: object) -> NoReturn:
+    """End as with Ctrl-C, which stops what runs: a container of an engine outlives its client otherwise."""
+    for again in (signal.SIGTERM, signal.SIGHUP):  # a terminal that closes may send it twice
+        signal.signal(again, signal.SIG_IGN)
+    if number == signal.SIGHUP:
+        # The terminal cannot be written to any more, or soon: that must not keep anything from being stopped.
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (1, 2):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                os.dup2(nowhere, descriptor)
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

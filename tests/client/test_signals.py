@@ -1,0 +1,93 @@
+"""A command that is told to end, or whose terminal closes, stops the container that it runs in an engine."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import docker
+import pytest
+
+from containers.attack import eventually
+from containers.small import manifest_of, write_cases, write_container
+from medperf import safe_yaml
+from medperf.engines.docker_options import HOME_LABEL
+from medperf.home import Home
+from medperf.journal import Journal, RunState
+from medperf.manifest import Role
+
+MEDPERF = str(Path(sys.executable).with_name("medperf"))
+NOBODY = "http://127.0.0.1:9"
+IMAGE = "medperf-test/hangs:1"
+HANGS = "python3 -c __import__('time').sleep(600)"
+
+
+@pytest.fixture
+def daemon(base_image: str) -> Iterator[docker.DockerClient]:
+    with closing(docker.from_env()) as client:
+        client.images.get(f"sha256:{base_image}").tag(IMAGE)
+        yield client
+
+
+@pytest.fixture
+def trial(home_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command whose first task hangs under Docker."""
+    monkeypatch.setenv("MEDPERF_SERVER", NOBODY)
+    here = Path.cwd()
+    write_cases(here / "cases")
+    words = [MEDPERF, "test", "run", "--platform", "docker", "--yes"]
+    for role in Role:
+        manifest = manifest_of(role)
+        del manifest["sandbox"]
+        manifest["docker"] = {"image": IMAGE}
+        for task in manifest["tasks"].values():
+            task["entrypoint"] = HANGS
+        folder = write_container(here / role, role)
+        (folder / "mlcube.yaml").write_text(safe_yaml.dump(manifest))
+        words += ["--container", str(folder)]
+    return [*words, "--data_path", str(here / "cases/images"), "--labels_path", str(here / "cases/labels")]
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "the terminal closes"])
+def test_a_command_that_is_told_to_end_stops_its_container(
+    daemon: docker.DockerClient, trial: list[str], how: str
+) -> None:
+    home = Home.at(NOBODY)
+
+    def containers() -> list[object]:
+        found: list[object] = daemon.containers.list(
+            all=True, filters={"label": f"{HOME_LABEL}={home.root}", "status": "running"}
+        )
+        return found
+
+    near, far = pty.openpty()
+    is_closed = False
+    # A session of its own with the terminal as its own, as a shell's job has it.
+    command = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *trial], stdin=far, stdout=far, stderr=far, start_new_session=True
+    )
+    os.close(far)
+    try:
+        assert eventually(lambda: bool(containers()), seconds=60)
+        [run] = Journal(home.journal).runs()
+        if how == "the terminal closes":
+            os.close(near)
+            is_closed = True
+        else:
+            os.kill(run.client.pid, signal.Signals[how])
+        exit_code = command.wait(timeout=60)
+    finally:
+        if command.poll() is None:
+            command.kill()
+            command.wait()
+        if not is_closed:
+            os.close(near)
+    assert exit_code == 130
+    assert daemon.containers.list(all=True, filters={"label": f"{HOME_LABEL}={home.root}"}) == []
+    assert Journal(home.journal).find(run.id).state is RunState.CANCELLED
