@@ -19,7 +19,10 @@ _ADDITIONAL_FILES = "additional_files"
 
 @dataclass(frozen=True)
 class LocalContainer:
-    """A container whose parts are here and are those that are registered; `hash` says what it does."""
+    """A container whose parts are here and are those that are registered; `hash` says what it does.
+
+    One that is not registered has the `folder` that it is from.
+    """
 
     id: int
     name: str
@@ -27,11 +30,13 @@ class LocalContainer:
     manifest: Manifest
     workspace: Path
     image_hash: str | None = None
+    folder: Path | None = None
 
     @property
     def runnable(self) -> Runnable:
         """What decides which engine can run it."""
-        return Runnable(self.hash, f"{self.id} ({self.name})", self.manifest, self.image_hash)
+        name = f"{self.id} ({self.name})" if self.folder is None else f"of {self.folder}"
+        return Runnable(self.hash, name, self.manifest, self.image_hash, is_registered=self.folder is None)
 
     @property
     def code(self) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -135,12 +135,13 @@ class Draft:
                     sink(chunk)
 
         try:
-            return fetch_container(
+            container = fetch_container(
                 self._view(archive_hash),
                 role=role,
                 home=Home("http://localhost", folder),
                 assets=Assets(folder / "assets", stream),
             )
+            return replace(container, folder=self.source.parent)
         finally:
             archive.unlink(missing_ok=True)
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medperf import safe_yaml
-from medperf.errors import IntegrityError
+from medperf.errors import IntegrityError, UsageError
 from medperf.files import write_atomically
+
+PLATFORMS = ("auto", "docker", "sandbox")
+
+
+def platform_of_environment() -> str | None:
+    """The platform that `MEDPERF_PLATFORM` names: for this environment, so that it is not remembered."""
+    named = os.environ.get("MEDPERF_PLATFORM")
+    if named and named not in PLATFORMS:
+        raise UsageError(
+            f"MEDPERF_PLATFORM is {named!r}, which is no platform.",
+            hint=f"Set it to {', '.join(PLATFORMS)}, or unset it.",
+        )
+    return named or None
 
 
 class Preferences(BaseModel):

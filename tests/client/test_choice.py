@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ import pytest
 from medperf.cli.engines import How, make_engines
 from medperf.cli.main import cli
 from medperf.cli.session import Session
-from medperf.engines.choice import Engines, Platform, Runnable
+from medperf.engines.choice import Engines, Platform, Runnable, Source
 from medperf.errors import ContainerFailed, EngineUnavailable, IntegrityError, NotConfirmed, UsageError
 from medperf.manifest import parse_mlcube
 
@@ -142,6 +143,58 @@ def test_docker_that_does_not_answer_is_an_error_that_says_what_to_do(person: Pe
     assert "systemctl start docker" in raised.value.hint
 
 
+def test_an_image_that_was_replaced_is_refused_whatever_was_agreed_to(
+    person: Person, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No registry answers here: what one that gives another image makes of it is in test_docker.py.
+    def replaced(*_: object, **__: object) -> str:
+        raise IntegrityError("is not the registered one", hint="Do not run it. Tell the container's owner.")
+
+    monkeypatch.setattr("medperf.engines.docker.pull_image", replaced)
+    with pytest.raises(IntegrityError, match="not the registered one") as raised:
+        person.engines("auto").choose(container(IMAGE + SANDBOX, OTHER))
+    assert raised.value.hint.startswith("Do not run it. Tell the container's owner")
+    assert person.asked == []
+
+
+def test_the_reason_says_who_asked_for_the_platform_and_an_error_how_to_change_it(
+    person: Person, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = container(IMAGE + SANDBOX, named)
+    for source, reason, way in (
+        (Source.OPTION, "--platform", ""),
+        (Source.ENVIRONMENT, "MEDPERF_PLATFORM=", "MEDPERF_PLATFORM asks for docker: change it or unset it"),
+        (Source.REMEMBERED, "remembered --platform", "docker is remembered from an earlier `--platform`"),
+    ):
+        for platform in ("sandbox", "docker"):
+            chosen = replace(person.engines(platform), source=source).choose(wanted)
+            assert chosen.reason.startswith(f"{reason.removesuffix('=')}{'=' if '=' in reason else ' '}{platform}")
+        with pytest.raises(EngineUnavailable) as raised:
+            replace(person.engines("docker"), source=source).choose(container(IMAGE + SANDBOX, OTHER))
+        assert way in raised.value.hint
+        assert ("asks for" in raised.value.hint or "remembered" in raised.value.hint) == bool(way)
+
+
+def test_a_container_of_this_machine_is_named_by_its_folder_and_told_to_bring_its_image(person: Person) -> None:
+    wanted = replace(container(IMAGE, None), name="of /home/ada/model", is_registered=False)
+    engines = person.engines("docker")
+    engines.__dict__["docker"] = Answering()
+    with pytest.raises(EngineUnavailable, match=f"of /home/ada/model names the image {NAME}") as raised:
+        engines.choose(wanted)
+    assert "docker load" in raised.value.hint
+    assert "owner" not in raised.value.hint
+
+
+class Answering:
+    """An engine at the seam that is there."""
+
+    def check(self) -> str:
+        return "Docker"
+
+    def close(self) -> None:
+        pass
+
+
 def test_no_error_of_these_is_taken_for_the_containers_own() -> None:
     assert not issubclass(EngineUnavailable, ContainerFailed)
     assert not issubclass(IntegrityError, ContainerFailed)
@@ -172,20 +225,26 @@ def begin(session: Session) -> Begin:
     return command
 
 
-def test_a_platform_that_is_given_is_remembered(begin: Begin) -> None:
+@pytest.mark.usefixtures("no_docker")
+def test_a_platform_that_is_given_is_remembered_once_it_gave_an_engine(begin: Begin) -> None:
+    wanted = container(IMAGE + SANDBOX, OTHER)
     assert begin(None).platform is Platform.AUTO
-    assert begin("sandbox").platform is Platform.SANDBOX
-    assert begin(None).platform is Platform.SANDBOX
-    assert begin("auto").platform is Platform.AUTO
+    with pytest.raises(EngineUnavailable):
+        begin("docker").choose(wanted)
+    assert begin(None).platform is Platform.AUTO
+    begin("sandbox").choose(wanted)
+    assert (begin(None).platform, begin(None).source) == (Platform.SANDBOX, Source.REMEMBERED)
+    begin("auto").choose(wanted)
+    assert begin(None).platform is Platform.AUTO
 
 
 def test_the_environment_goes_before_what_is_remembered_and_is_not_remembered(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin("docker")
     monkeypatch.setenv("MEDPERF_PLATFORM", "sandbox")
-    assert begin(None).platform is Platform.SANDBOX
-    assert begin("auto").platform is Platform.AUTO
+    assert (begin(None).platform, begin(None).source) == (Platform.SANDBOX, Source.ENVIRONMENT)
+    assert (begin("auto").platform, begin("auto").source) == (Platform.AUTO, Source.OPTION)
+    begin(None).choose(container(SANDBOX, None))
     monkeypatch.delenv("MEDPERF_PLATFORM")
     assert begin(None).platform is Platform.AUTO
     monkeypatch.setenv("MEDPERF_PLATFORM", "podman")
@@ -195,7 +254,7 @@ def test_the_environment_goes_before_what_is_remembered_and_is_not_remembered(
 
 @pytest.mark.usefixtures("no_docker")
 def test_who_asked_for_the_sandbox_has_agreed_to_it(begin: Begin) -> None:
-    begin("sandbox")
+    begin("sandbox").choose(container(SANDBOX, None))
     assert begin("auto").choose(container(SANDBOX, None)).engine.name == "sandbox"
 
 

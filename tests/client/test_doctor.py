@@ -295,6 +295,20 @@ def test_one_engine_that_works_is_enough(engines: dict[str, Callable[[], Finding
     assert [one.name for one in found] == ["engine one", "engine two", "containers"]
 
 
+def test_the_engine_that_somebody_asked_for_must_be_the_one_that_works() -> None:
+    engines = {"docker": unavailable, "sandbox": works}
+    found = list(examine(engine_checks(engines, platform=lambda: ("docker", "MEDPERF_PLATFORM asks for"))))[-1]
+    assert found.finding.level is Level.PROBLEM
+    assert "MEDPERF_PLATFORM asks for docker" in found.finding.found
+    assert "--platform auto" in found.finding.advice
+
+
+def test_a_platform_that_there_is_not_is_a_problem(machine: Machine) -> None:
+    machine.settings["MEDPERF_PLATFORM"] = "banana"
+    found = machine.findings(problems=("containers",))["containers"]
+    assert "MEDPERF_PLATFORM is 'banana'" in found["found"]
+
+
 def test_the_engines_that_are_looked_at_are_those_that_there_are() -> None:
     assert set(ENGINES) == {"docker", "sandbox"}
     assert shutil.which("bwrap")

@@ -66,6 +66,7 @@ def test_three_local_containers_on_own_data_need_no_server_and_leave_nothing(
     assert shown["statistics"] == {"cases": 3, "mean": None}
     assert list(shown["seconds"]) == ["prepare", "sanity_check", "statistics", "infer", "evaluate"]
     assert "[5/5] evaluate · small-metrics" in said
+    assert "Container of model runs in sandbox (MEDPERF_PLATFORM=sandbox)\n" in said
     assert left_over() == []
     assert {run.purpose for run in Journal(Home.at(NOBODY).journal).runs()} == {"test run"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _GIB = 1024**3
-PLATFORMS = ("auto", "docker", "sandbox")
 _SANDBOX_QUESTION = (
     "Run containers in the sandbox instead: as local processes under bubblewrap, without network, with the same"
     " limits? This is asked once."
@@ -106,7 +104,7 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
         ),
         click.option(
             "--platform",
-            type=click.Choice(PLATFORMS),
+            type=click.Choice(("auto", "docker", "sandbox")),
             help="What runs containers: docker, sandbox, or auto, which takes docker where it has the registered"
             " image. Remembered; MEDPERF_PLATFORM goes before what is remembered.",
         ),
@@ -115,31 +113,26 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
     return wrapped
 
 
-def _named_by_environment() -> str | None:
-    """The platform that `MEDPERF_PLATFORM` names: for this environment, so that it is not remembered."""
-    from medperf.errors import UsageError
-
-    named = os.environ.get("MEDPERF_PLATFORM")
-    if named and named not in PLATFORMS:
-        raise UsageError(
-            f"MEDPERF_PLATFORM is {named!r}, which is no platform.", hint=f"Set it to {', '.join(PLATFORMS)}."
-        )
-    return named or None
-
-
 def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> Engines:
-    """The engines as the person wants them: a platform that is given is remembered, an agreement too."""
-    from medperf.engines.choice import Engines, Platform
-    from medperf.preferences import Preferences
+    """The engines as the person wants them: a platform that is given is remembered once it gives an engine."""
+    from medperf.engines.choice import Engines, Platform, Source
+    from medperf.preferences import Preferences, platform_of_environment
 
     file = session.home.preferences
-    preferences = Preferences.load(file)
-    platform = how.platform or _named_by_environment() or preferences.platform
-    if how.platform is not None and how.platform != preferences.platform:
+    if how.platform is not None:
+        platform, source = how.platform, Source.OPTION
+    elif (named := platform_of_environment()) is not None:
+        platform, source = named, Source.ENVIRONMENT
+    else:
+        platform, source = Preferences.load(file).platform, Source.REMEMBERED
+
+    def remember() -> None:
+        known = Preferences.load(file)
+        if how.platform is None or how.platform == known.platform:
+            return
         # Who asks for the sandbox has agreed to it.
-        agreed = preferences.has_agreed_to_sandbox or how.platform == Platform.SANDBOX
-        preferences = preferences.model_copy(update={"platform": how.platform, "has_agreed_to_sandbox": agreed})
-        preferences.save(file)
+        agreed = known.has_agreed_to_sandbox or how.platform == Platform.SANDBOX
+        known.model_copy(update={"platform": how.platform, "has_agreed_to_sandbox": agreed}).save(file)
 
     def agree(why_not_docker: str) -> None:
         known = Preferences.load(file)
@@ -158,6 +151,8 @@ def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> 
         agree=agree,
         on_line=on_line,
         say=lambda text: click.echo(printable(text), err=True),
+        source=source,
+        on_chosen=remember,
     )
     click.get_current_context().call_on_close(engines.close)
     return engines

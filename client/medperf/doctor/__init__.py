@@ -8,7 +8,7 @@ from medperf.home import Home
 from medperf.network import Network
 
 from . import machine
-from .engines import engine_checks
+from .engines import engine_checks, wanted_platform
 from .findings import Check, Examined, Finding, Level, examine
 from .server import ServerChecks
 
@@ -23,7 +23,7 @@ def every_check(home: Home, network: Callable[[], Network]) -> list[Check]:
     asked = ServerChecks(home, network)
     return [
         Check("python", machine.python),
-        *engine_checks(),
+        *engine_checks(platform=lambda: wanted_platform(home.root / "preferences.yaml")),
         Check("memory", machine.memory),
         Check("disk of the local folder", lambda: machine.local_disk(home)),
         Check("disk of TMPDIR", machine.temporary_disk),

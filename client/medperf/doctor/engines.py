@@ -36,8 +36,22 @@ def docker() -> Finding:
 ENGINES: Mapping[str, Callable[[], Finding]] = {"docker": docker, "sandbox": sandbox}
 
 
-def engine_checks(engines: Mapping[str, Callable[[], Finding]] = ENGINES) -> list[Check]:
-    """A check for each engine, which is a warning at most, and one that at least one of them works."""
+def wanted_platform(preferences: Path) -> tuple[str, str]:
+    """The platform that a command would take, and who says so; UsageError for one that there is not."""
+    from medperf.preferences import Preferences, platform_of_environment
+
+    named = platform_of_environment()
+    if named is not None:
+        return named, "MEDPERF_PLATFORM asks for"
+    return Preferences.load(preferences).platform, "An earlier command chose"
+
+
+def engine_checks(
+    engines: Mapping[str, Callable[[], Finding]] = ENGINES,
+    *,
+    platform: Callable[[], tuple[str, str]] = lambda: ("auto", ""),
+) -> list[Check]:
+    """A check for each engine, which is a warning at most, and one that what containers are to run in works."""
     working: list[str] = []
 
     def of_one(name: str, probe: Callable[[], Finding]) -> Finding:
@@ -49,6 +63,10 @@ def engine_checks(engines: Mapping[str, Callable[[], Finding]] = ENGINES) -> lis
         return found
 
     def of_all() -> Finding:
+        wanted, who = platform()
+        if wanted != "auto" and wanted not in working:
+            advice = "Mend it, or choose another: unset MEDPERF_PLATFORM, or give a command `--platform auto`."
+            return Finding(Level.PROBLEM, f"{who} {wanted}, which can run none here", advice)
         if working:
             return Finding(Level.OK, f"{' and '.join(working)} can run them")
         return Finding(Level.PROBLEM, "no engine here can run one", "Mend one of the engines above.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medperf.engines.base import Engine, Image
-from medperf.errors import ClientError, EngineUnavailable, IntegrityError
+from medperf.errors import ClientError, EngineUnavailable
 from medperf.manifest.model import Manifest
 
 if TYPE_CHECKING:
@@ -24,6 +24,28 @@ class Platform(StrEnum):
     AUTO = "auto"
     DOCKER = "docker"
     SANDBOX = "sandbox"
+
+
+class Source(StrEnum):
+    """Who said which platform it is to be."""
+
+    OPTION = "option"
+    ENVIRONMENT = "environment"
+    REMEMBERED = "remembered"
+
+
+# By its source: how a platform was asked for, and how to ask for another.
+_ASKED = {
+    Source.OPTION: ("--platform {platform}", ""),
+    Source.ENVIRONMENT: (
+        "MEDPERF_PLATFORM={platform}",
+        " MEDPERF_PLATFORM asks for {platform}: change it or unset it, or give `--platform auto`.",
+    ),
+    Source.REMEMBERED: (
+        "remembered --platform {platform}",
+        " {platform} is remembered from an earlier `--platform`: `--platform auto` changes it.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +64,8 @@ class Runnable:
     name: str
     manifest: Manifest = field(compare=False)
     image_hash: str | None
+    # One that is not is a folder of this machine, and its image the one that Docker has under its name.
+    is_registered: bool = True
 
     @property
     def image(self) -> Image | None:
@@ -57,7 +81,8 @@ class Engines:
 
     `home` is the server's local folder, `packages_root` where the sandbox keeps packages. `agree` is asked once,
     with the reason, before `auto` takes the sandbox; it raises where the person does not agree. `say` is told
-    each choice, `on_line` how an image comes here.
+    each choice, `on_line` how an image comes here, `on_chosen` that the platform gave an engine. `source` is who
+    asked for the platform.
     """
 
     platform: Platform
@@ -66,6 +91,8 @@ class Engines:
     agree: Callable[[str], None]
     on_line: Callable[[str], None]
     say: Callable[[str], None]
+    source: Source = Source.OPTION
+    on_chosen: Callable[[], None] = lambda: None
     _chosen: dict[Runnable, Choice] = field(default_factory=dict)
 
     @cached_property
@@ -94,7 +121,11 @@ class Engines:
     def choose(self, container: Runnable) -> Choice:
         """The engine for a container, its image brought here; EngineUnavailable says why there is none."""
         if container not in self._chosen:
-            choice = self._choose(container)
+            try:
+                choice = self._choose(container)
+            except EngineUnavailable as error:
+                raise type(error)(str(error), hint=f"{error.hint}{self._how_to_change()}") from error
+            self.on_chosen()
             self.say(f"Container {container.name} runs in {choice.engine.name} ({choice.reason})")
             self._chosen[container] = choice
         return self._chosen[container]
@@ -110,7 +141,7 @@ class Engines:
     def _choose(self, container: Runnable) -> Choice:
         if self.platform is Platform.SANDBOX:
             _check_sandbox(container)
-            return Choice(self.sandbox, "--platform sandbox")
+            return Choice(self.sandbox, self._asked())
         try:
             image_id = self._image_in_docker(container)
         except _NotInDocker as why_not:
@@ -118,11 +149,20 @@ class Engines:
                 raise why_not.error from why_not
             self.agree(str(why_not.error))
             return Choice(self.sandbox, f"auto, agreed to: {why_not}")
-        wanted = "--platform docker" if self.platform is Platform.DOCKER else "auto"
+        wanted = self._asked() if self.platform is Platform.DOCKER else "auto"
         return Choice(self.docker, f"{wanted}: it has the registered image {image_id[:19]}")
 
+    def _asked(self) -> str:
+        return _ASKED[self.source][0].format(platform=self.platform)
+
+    def _how_to_change(self) -> str:
+        return "" if self.platform is Platform.AUTO else _ASKED[self.source][1].format(platform=self.platform)
+
     def _image_in_docker(self, container: Runnable) -> str:
-        """The ID of the container's image, brought here."""
+        """The ID of the container's image, brought here; IntegrityError where another goes by its name.
+
+        That is no reason to take another engine: whoever replaced the image may have replaced more.
+        """
         try:
             self.docker.check()
         except EngineUnavailable as error:
@@ -133,6 +173,13 @@ class Engines:
                 hint="Use `--platform sandbox`, or ask its owner for an image.",
             )
             raise _NotInDocker("the container has no image", missing)
+        if container.image is None and not container.is_registered:
+            missing = EngineUnavailable(
+                f"The container {container.name} names the image {container.manifest.docker.image}, which Docker"
+                " does not have",
+                hint="Build it, or bring it with `docker pull` or `docker load`; or use `--platform sandbox`.",
+            )
+            raise _NotInDocker("its image is not here", missing)
         if container.image is None:
             missing = EngineUnavailable(
                 f"The container {container.name} was registered without its image's hash, or as an archive, which"
@@ -144,8 +191,6 @@ class Engines:
             return self.docker.get_image(container.image, on_line=self.on_line)
         except EngineUnavailable as error:
             raise _NotInDocker("the registered image cannot be had", error) from error
-        except IntegrityError as error:
-            raise _NotInDocker("the image of that name is not the registered one", error) from error
 
 
 class _NotInDocker(Exception):
