@@ -17,7 +17,7 @@ from medperf.errors import IntegrityError
 from medperf.files import make_private_folder, write_atomically
 from medperf.home import Home
 from medperf.reports import read_report
-from medperf.tasks import Runner
+from medperf.tasks import Runner, check_predictions
 from medperf_contracts.hashing import text_hash
 
 _FILE = "result.yaml"
@@ -102,6 +102,7 @@ def evaluate(
         dataset_uid=dataset.generated_uid,
         take_partial=ignore_model_errors,
     ) as predictions:
+        check_predictions(predictions, model.name)
         on_step("evaluate")
         inputs = {"predictions": predictions.paths["output_path"], "labels": dataset.labels}
         with runner.run(

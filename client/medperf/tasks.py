@@ -186,6 +186,16 @@ class Runner:
         self.journal.ended(run_id, state, cause=cause, exit_code=outcome.exit_code)
 
 
+def check_predictions(outputs: TaskOutputs, model: str) -> None:
+    """Raise ContainerFailed, of the model and not of whoever reads it next, unless it wrote at least one file."""
+    written = outputs.paths["output_path"]
+    if not (written.is_file() or _holds_a_file(written)):
+        raise ContainerFailed(
+            f"The model {model} ended well but wrote no predictions.",
+            hint="Tell the model's owner: its task infer must write them to its output_path.",
+        )
+
+
 def end_left_over(home: Home, journal: Journal, engines: Engines, *, say: Callable[[str], None]) -> None:
     """End what clients that died left behind, remove its outputs, and say so; a folder that resists is said too.
 

@@ -18,7 +18,7 @@ from medperf.errors import UsageError
 from medperf.files import make_private_folder
 from medperf.preparation import readable_input
 from medperf.reports import read_report
-from medperf.tasks import Runner, TaskOutputs
+from medperf.tasks import Runner, TaskOutputs, check_predictions
 
 TASKS = ("prepare", "sanity_check", "statistics", "infer", "evaluate")
 
@@ -86,7 +86,9 @@ def try_out(
         prepared = {"data_path": data, "labels_path": labels}
         run(parts.preparation, "sanity_check", prepared)
         statistics = _report(run(parts.preparation, "statistics", prepared), "The statistics of the prepared data")
-        predictions = run(parts.model, "infer", {"data_path": data}).paths["output_path"]
+        inferred = run(parts.model, "infer", {"data_path": data})
+        check_predictions(inferred, parts.model.name)
+        predictions = inferred.paths["output_path"]
         scored = run(parts.metrics, "evaluate", {"predictions": predictions, "labels": labels})
         metrics = _report(scored, f"The metrics of {parts.model.name}")
         return Trial(statistics, metrics, seconds, started_at, datetime.now(UTC))

@@ -186,6 +186,14 @@ def test_a_partial_result_is_made_only_when_asked_for_and_a_whole_run_replaces_i
         evaluated(site, dataset, model="infer", ignore_model_errors=True)
 
 
+def test_a_model_that_writes_no_predictions_fails_itself_and_the_metrics_do_not_run(site: Site) -> None:
+    dataset = prepared(site)
+    with pytest.raises(ContainerFailed, match="small-model-2 ended well but wrote no predictions") as failed:
+        evaluated(site, dataset, model="no predictions")
+    assert "Tell the model's owner" in failed.value.hint
+    assert runs_of(site, "evaluate") == []
+
+
 def test_a_model_that_hangs_is_ended_at_its_limit(site: Site) -> None:
     dataset = prepared(site)
     with pytest.raises(ContainerFailed, match="longer than its limit"):

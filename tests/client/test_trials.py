@@ -136,6 +136,14 @@ def test_a_container_that_fails_ends_the_trial_and_keeps_what_there_was(
     assert left_over() == []
 
 
+def test_a_model_that_writes_no_predictions_is_told_as_the_models_failure(
+    bench: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_container(bench / "broken", Role.MODEL, fault="no predictions")
+    assert run(["test", "run", *ALL[:2], "--container", "broken", *ALL[4:], *OWN_DATA]) == 7
+    assert "The model small-model ended well but wrote no predictions" in capsys.readouterr().err
+
+
 def test_a_local_container_sees_what_would_be_registered_and_no_more(
     bench: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

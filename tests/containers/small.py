@@ -81,6 +81,9 @@ _MODEL = """
 act("infer")
 time.sleep(1.5 if fault == "slow" else 0)
 lines = [f"{file.name},{len(file.read_text())}" for file in sorted(places["data_path"].iterdir())]
+if fault == "no predictions":
+    (places["output_path"] / "empty").mkdir()
+    sys.exit(0)
 (places["output_path"] / "predictions.csv").write_text("\\n".join(lines[:1] if fault == "half" else lines))
 print("infer: secret of a patient", flush=True)
 act("half")
