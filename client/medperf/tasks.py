@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -173,8 +173,10 @@ class Runner:
             return engine.wait(spec.run_id, on_line=self.on_line)
         except BaseException:
             # Interrupted anywhere between the two: nothing of it is left.
-            with suppress(EngineUnavailable):
+            try:
                 engine.discard(spec.run_id)
+            except EngineUnavailable as gone:
+                self.on_line(f"{gone}: the container may still run; the next command looks for it and removes it.")
             raise
 
     def _record_end(self, run_id: str, outcome: Outcome) -> None:

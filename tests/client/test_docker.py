@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import docker
@@ -21,6 +18,7 @@ import pytest
 from docker.models.containers import Container
 
 from containers.attack import AS_ROOT, CALLERS, MIB, Client, eventually, make_client, processes_with
+from containers.door import Door
 from containers.small import sandbox_only
 from medperf.engines.base import Image
 from medperf.engines.docker import DockerEngine
@@ -215,42 +213,6 @@ def test_a_container_whose_client_was_killed_is_found_by_its_run_and_ended(
         assert engine.find(client.run_id) is None
         assert eventually(lambda: not processes_with(marker))
         engine.discard(client.run_id)
-
-
-class Door:
-    """A way to the engine that a test can shut, as an engine that ends does."""
-
-    def __init__(self, path: Path) -> None:
-        address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-        self._engine = address.removeprefix("unix://")
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def shut(self) -> None:
-        for one in (self._listener, *self._open):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.socket(socket.AF_UNIX)
-                far.connect(self._engine)
-                self._open += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
 
 
 def test_an_engine_that_goes_in_the_middle_is_said_and_what_it_left_is_found_later(

@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,12 +16,15 @@ import docker
 import pytest
 
 from containers.attack import eventually
-from containers.small import manifest_of, write_cases, write_container
+from containers.door import Door
+from containers.small import manifest_of, sandbox_only, write_cases, write_container
 from medperf import safe_yaml
+from medperf.engines.docker_connection import FIRST_ANSWER_SECONDS
 from medperf.engines.docker_options import HOME_LABEL
 from medperf.home import Home
 from medperf.journal import Journal, RunState
 from medperf.manifest import Role
+from medperf.tasks import end_left_over
 
 MEDPERF = str(Path(sys.executable).with_name("medperf"))
 NOBODY = "http://127.0.0.1:9"
@@ -91,3 +95,48 @@ def test_a_command_that_is_told_to_end_stops_its_container(
     assert exit_code == 130
     assert daemon.containers.list(all=True, filters={"label": f"{HOME_LABEL}={home.root}"}) == []
     assert Journal(home.journal).find(run.id).state is RunState.CANCELLED
+
+
+def test_ctrl_c_while_the_engine_hangs_ends_soon_and_says_what_may_still_run(
+    daemon: docker.DockerClient, trial: list[str], tmp_path: Path
+) -> None:
+    home = Home.at(NOBODY)
+    of_this_test = {"label": f"{HOME_LABEL}={home.root}"}
+    path = tmp_path / "engine.sock"
+    door = Door(path)
+    command = subprocess.Popen(
+        trial,
+        env={**os.environ, "DOCKER_HOST": f"unix://{path}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert eventually(
+            lambda: (
+                any(run.state is RunState.RUNNING for run in Journal(home.journal).runs())
+                and bool(daemon.containers.list(filters=of_this_test))
+            ),
+            seconds=60,
+        )
+        time.sleep(1)  # it waits for the container's output by then
+        door.freeze()
+        began = time.monotonic()
+        command.send_signal(signal.SIGINT)
+        said = command.communicate(timeout=60)[0]
+        seconds = time.monotonic() - began
+    finally:
+        if command.poll() is None:
+            command.kill()
+            command.communicate()
+        door.shut()
+    assert command.returncode == 130, said
+    assert "does not answer: the container may still run" in said
+    assert seconds < 2 * FIRST_ANSWER_SECONDS
+    assert len(daemon.containers.list(filters=of_this_test)) == 1
+    lines: list[str] = []
+    with closing(sandbox_only(home)) as engines:
+        end_left_over(home, Journal(home.journal), engines, say=lines.append)
+    assert lines == ["A container that docker still had of an earlier command is removed."]
+    assert daemon.containers.list(all=True, filters=of_this_test) == []

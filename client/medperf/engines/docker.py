@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medperf.engines.base import CannotStart, Cause, Image, Outcome, State, TaskSpec
+from medperf.engines.base import CannotStart, Cause, EngineSilent, Image, Outcome, State, TaskSpec
 from medperf.engines.confinement import Confinement, confine
-from medperf.engines.docker_connection import answering, connect
+from medperf.engines.docker_connection import FIRST_ANSWER_SECONDS, answering, connect
 from medperf.engines.docker_images import declared_volumes, find_image, pull_image
 from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
@@ -151,12 +151,21 @@ class DockerEngine:
 
     def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
         run = self._runs[run_id]
+        state: dict[str, Any] = {}
         try:
             with Stream(lambda: self._memory_events(run)) as kills, Stream(lambda: run.output) as output:
                 _follow(run, output, kills, on_line)
+        except BaseException:
+            # Somebody who pressed Ctrl-C does not wait for an engine that answers nobody.
+            self._client.api.timeout = FIRST_ANSWER_SECONDS
+            raise
         finally:
             try:
                 state = _end(run.container)
+            except EngineSilent as silent:
+                self._refusal = silent
+                self.close()
+                del self._client
             finally:
                 del self._runs[run_id]
                 last = run.log.close()
@@ -319,13 +328,24 @@ def _follow(
 
 
 def _end(container: Container) -> dict[str, Any]:
-    """Kill what still runs and leave nothing of the container; its last state, empty where the engine is gone."""
+    """Kill what still runs and leave nothing of the container; its last state, empty where the engine is gone.
+
+    EngineSilent where the engine takes the first question and does not answer it: then it is asked no more.
+    """
     state: dict[str, Any] = {}
+    try:
+        with answering():
+            container.reload()
+            state = dict(container.attrs["State"])
+    except EngineSilent:
+        raise
+    except EngineUnavailable:
+        pass  # gone, or the container is: what follows finds nothing
     with suppress(EngineUnavailable), answering():
-        if _state(container).get("Running"):
+        if state.get("Running"):
             _kill(container)
             container.wait(timeout=_END_SECONDS)
-        state = _state(container)
+            state = _state(container)
     # Whatever could not be asked: where this fails too, the next command finds it by its label.
     with suppress(EngineUnavailable), answering():
         _remove(container)
