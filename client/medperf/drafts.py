@@ -56,7 +56,7 @@ class Draft:
         source = path / MANIFEST if path.is_dir() else path
         workspace = source.parent / _WORKSPACE
         text = _text(source)
-        manifest = parse_mlcube(text, what=f"The manifest {source}")
+        manifest = parse_mlcube(text, what=f"The manifest {source}", is_own=True)
         roles = fitting_roles(manifest)
         if not roles:
             missing = "; ".join(f"{role} lacks {lacking(manifest, role)}" for role in Role)

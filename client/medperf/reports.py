@@ -27,7 +27,7 @@ def read_report(file: Path, *, inside: Path, what: str) -> dict[str, JsonValue]:
     request can carry.
     """
     content = read_output(file, inside=inside, limit_bytes=LIMIT_BYTES)
-    value = safe_yaml.load(content, what=what, limit_bytes=LIMIT_BYTES, error=ContainerFailed)
+    value = safe_yaml.load(content, what=what, limit_bytes=LIMIT_BYTES, error=ContainerFailed, hint=_HINT)
     if not isinstance(value, dict) or not value:
         raise ContainerFailed(f"{what} hold nothing: a mapping of names to values is needed.", hint=_HINT)
     defined = _defined(value, what)

@@ -25,14 +25,25 @@ def load(
     what: str,
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
     error: type[ClientError] = BadManifest,
+    hint: str | None = None,
 ) -> Any:
     """The value of one YAML document: dicts with text keys, lists, text, numbers, booleans and None.
 
-    `what` names the document in errors ("the manifest of container 3"); `error` is the class raised.
+    `what` names the document in errors ("the manifest of container 3"); `error` is the class raised, and
+    `hint` its hint, where who reads it is not who can correct the document.
     Refused: more than `limit_bytes` bytes, more than MAX_DEPTH levels, anchors and aliases, tags of other
     types, keys that are not text or come twice, more than one document. Dates stay text as written; NaN and
     infinities stay floats, for the caller to judge.
     """
+    try:
+        return _read(text, what, limit_bytes, error)
+    except ClientError as refused:
+        if hint is None:
+            raise
+        raise error(str(refused), hint=hint) from refused
+
+
+def _read(text: str | bytes, what: str, limit_bytes: int, error: type[ClientError]) -> Any:
     try:
         return _Reader(what, error).read(_decoded(text, what, limit_bytes, error))
     except yaml.MarkedYAMLError as broken:

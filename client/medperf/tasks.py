@@ -22,6 +22,8 @@ from medperf.manifest import plan_io
 
 _WORK = "work"
 _LOG = "task.log"
+# What is shown of a run's output; its log has a bound of its own.
+_SHOWN_CHARACTERS_MOST = 1024**2
 # Records and logs of ended runs that are kept; the oldest go first. A log is bounded, their number is by this.
 _RUNS_KEPT = 1000
 _LEFT_OVER_LOCK = "left-over.lock"
@@ -166,11 +168,12 @@ class Runner:
         return spec, plan.outputs
 
     def _execute(self, engine: Engine, spec: TaskSpec) -> Outcome:
-        engine.prepare(spec, on_line=self.on_line)
+        on_line = _shown(self.on_line, spec.log)
+        engine.prepare(spec, on_line=on_line)
         self.journal.started(spec.run_id)
         try:
             engine.start(spec)
-            return engine.wait(spec.run_id, on_line=self.on_line)
+            return engine.wait(spec.run_id, on_line=on_line)
         except BaseException:
             # Interrupted anywhere between the two: nothing of it is left.
             try:
@@ -266,6 +269,19 @@ def _remove_left_over(folders: list[Path], lent: set[str], say: Callable[[str], 
                 _remove_folders(folder)
             except OSError as resisted:
                 say(f"What an earlier run left cannot be removed ({resisted.strerror}): remove {folder} by hand.")
+
+
+def _shown(on_line: Callable[[str], None], log: Path) -> Callable[[str], None]:
+    """Show lines up to a bound, and at it where the rest is."""
+    left = _SHOWN_CHARACTERS_MOST
+
+    def show(line: str) -> None:
+        nonlocal left
+        if left > 0:
+            left -= len(line) + 1
+            on_line(line if left > 0 else f"It says more than is shown here: the log is {log}")
+
+    return show
 
 
 def _cause(error: BaseException) -> str:

@@ -29,6 +29,7 @@ import medperf
 import tutorials
 from containers.small import Shelf, Site, archive_of, manifest_of
 from containers.wheels import wheel
+from medperf import tasks
 from medperf.api import Gateway
 from medperf.cli.main import run
 from medperf.errors import (
@@ -377,7 +378,7 @@ def test_a_manifest_that_breaks_a_rule_is_refused_before_anything_runs(
 ) -> None:
     archive = archive_of("main.py", b"raise SystemExit(0)")
     person.site.shelf.add(1, Role.PREPARATION, manifest=manifest, parameters="", archive=archive)
-    person.is_refused(person.creates(), BadManifest, said)
+    person.is_refused(person.creates(), BadManifest, said, "owner must")
     assert person.site.journal.runs() == []
 
 
@@ -515,6 +516,17 @@ def test_a_container_beyond_its_time_is_ended_whether_silent_or_not(person: Pers
     person.is_refused(
         code, ContainerFailed, "The task 'infer' ran longer than its limit of 1 s", "Give it more time"
     )
+
+
+def test_of_a_container_that_chatters_only_so_much_is_shown(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_SHOWN_CHARACTERS_MOST", 1000)
+    broken(person, Role.MODEL, "chatters", "--time_limit", "1")
+    assert "It says more than is shown here: the log is" in person.err
+    assert 50 < person.err.count("more and more") < 100
+    (log,) = (path for path in person.site.home.runs.glob("*/task.log") if b"more and more" in path.read_bytes())
+    assert log.read_bytes().count(b"more and more") > 100
 
 
 def test_a_container_that_paints_its_output_paints_no_terminal(person: Person) -> None:

@@ -48,8 +48,9 @@ def test_the_largest_and_deepest_report_can_be_sent(tmp_path: Path) -> None:
     ],
 )
 def test_a_report_that_could_not_be_sent_is_refused_on_the_site(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ContainerFailed, match=said):
+    with pytest.raises(ContainerFailed, match=said) as refused:
         read(tmp_path, text)
+    assert refused.value.hint.startswith("Tell the container's owner")
 
 
 def test_a_number_that_is_not_defined_is_null(tmp_path: Path) -> None:

@@ -25,9 +25,12 @@ _HASH = re.compile(r"sha256:(?P<hex>[0-9a-f]{64})")
 _HINT = "The container's owner must correct the manifest."
 
 
-def parse_mlcube(text: str | bytes, *, what: str = "The manifest") -> Manifest:
-    """The container that an `mlcube.yaml` describes; BadManifest names the key that breaks a rule."""
-    top = _mapping(safe_yaml.load(text, what=what), "the manifest")
+def parse_mlcube(text: str | bytes, *, what: str = "The manifest", is_own: bool = False) -> Manifest:
+    """The container that an `mlcube.yaml` describes; BadManifest names the key that breaks a rule.
+
+    `is_own` is whether who reads that is the one who can correct it.
+    """
+    top = _mapping(safe_yaml.load(text, what=what, hint=None if is_own else _HINT), "the manifest")
     sandbox = _sandbox(top["sandbox"]) if "sandbox" in top else None
     tasks = _tasks(top.get("tasks"))
     docker = parse_docker(_mapping(top["docker"], "docker")) if top.get("docker") is not None else None
