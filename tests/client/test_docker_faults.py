@@ -99,6 +99,14 @@ def test_a_silent_engine_is_said_where_something_of_earlier_commands_may_be_in_i
     assert ["does not answer" in line for line in said] == [True]
 
 
+def test_who_wants_the_sandbox_waits_for_no_answer_about_an_image(
+    tmp_path: Path, silent: list[socket.socket]
+) -> None:
+    with closing(sandbox_only(Home("http://localhost:8000", tmp_path / "home"))) as engines:
+        assert engines.image_here("some/image:1") is None
+    assert silent == []
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

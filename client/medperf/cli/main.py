@@ -9,6 +9,7 @@ import signal
 import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -90,8 +91,9 @@ def _end_by_signal(number: int, _: object) -> NoReturn:
         # The terminal cannot be written to any more, or soon: that must not keep anything from being stopped.
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (1, 2):
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
-                os.dup2(nowhere, descriptor)
+            with suppress(OSError):  # closed: nothing is written there
+                if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                    os.dup2(nowhere, descriptor)
     raise KeyboardInterrupt
 
 

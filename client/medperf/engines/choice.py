@@ -131,7 +131,12 @@ class Engines:
         return self._chosen[container]
 
     def image_here(self, name: str) -> str | None:
-        """The SHA-256 of the image that Docker has under this name; None where it has none or does not answer."""
+        """The SHA-256 of the image that Docker has under this name; None where it has none or does not answer.
+
+        Who wants the sandbox needs none, and Docker is not asked.
+        """
+        if self.platform is Platform.SANDBOX:
+            return None
         try:
             self.docker.check()
             return self.docker.image_named(name)
