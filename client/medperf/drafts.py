@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath
 from medperf import archives, safe_yaml
 from medperf.assets import Assets
 from medperf.containers import LocalContainer, fetch_container
-from medperf.errors import BadManifest, UsageError
+from medperf.errors import BadManifest, IntegrityError, UsageError
 from medperf.home import Home
+from medperf.identity import difference, hash_folders
 from medperf.manifest import Kind, Manifest, Role, Task, fitting_roles, lacking, own_inputs, parse_mlcube
 from medperf.manifest.model import Parameter
 from medperf_contracts.hashing import container_hash, text_hash
-from medperf_contracts.packing import pack
+from medperf_contracts.packing import SKIPPED, pack
 from medperf_contracts.registry import ContainerView
 from medperf_contracts.values import State
 
@@ -118,6 +119,31 @@ class Draft:
                 hint=f"Write {_WORKSPACE}/{PARAMETERS} beside the manifest, or give --parameters.",
             )
 
+    def check_holds_the_same(self, unpacked: Path, url: str) -> None:
+        """Raise IntegrityError where the additional files on this machine are not those that the URL gives.
+
+        What Python leaves beside code that was run does not count, and neither do modes: `pack` takes neither.
+        """
+        if self.additional_files is None:
+            return
+        hint = (
+            "What is registered stays for good. Pack the folder anew (medperf container pack) and give that"
+            " archive's address; if the archive is right, mend the folder, or move it away."
+        )
+        try:
+            own, given = (
+                tuple(one for one in hash_folders({ADDITIONAL_FILES: folder}).records if not _is_skipped(one.path))
+                for folder in (self.additional_files, unpacked)
+            )
+        except IntegrityError as error:
+            what = f"{self.additional_files} cannot be compared with what {url} holds: {error}"
+            raise IntegrityError(what, hint=hint) from error
+        if differing := difference(own, given):
+            raise IntegrityError(
+                f"{url} does not hold what is in {self.additional_files}. There, as against here: {differing}.",
+                hint=hint,
+            )
+
     def lay_out(self, folder: Path, role: Role) -> LocalContainer:
         """The container ready to run, laid out in `folder` as it would be once it is registered.
 
@@ -175,6 +201,10 @@ class Draft:
                 "created_at": datetime.now(UTC),
             }
         )
+
+
+def _is_skipped(path: bytes) -> bool:
+    return any(name.encode() in path.split(b"/") for name in SKIPPED)
 
 
 def packed(folder: Path, destination: Path) -> str:

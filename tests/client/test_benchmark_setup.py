@@ -61,7 +61,7 @@ def test_a_benchmark_is_set_up_decided_and_then_seen_by_everybody(
         "demo_data_hash": archive_hash(archive),
         "public_scores": True,
     }
-    again = committee.do("benchmark", "submit", write_benchmark(committee, **said(parts, name="other")), "--yes")
+    again = committee.do("benchmark", "submit", file, "--yes")
     assert committee.uid_of(again) == uid
     assert "as 'chest' (DEVELOPMENT): that one stands" in again
 
@@ -87,6 +87,21 @@ def test_a_benchmark_is_set_up_decided_and_then_seen_by_everybody(
     assert json.loads(stranger.do("benchmark", "view", uid, "--json"))["public_scores"] is True
     administrator.try_to("benchmark", "reject", uid)
     assert (administrator.code, "is APPROVED already" in administrator.said) == (6, True)
+
+
+def test_a_benchmark_of_the_same_parts_with_other_rules_is_refused_and_each_difference_is_named(
+    committee: Person, parts: Parts
+) -> None:
+    first = write_benchmark(committee, **said(parts, public_scores=True))
+    uid = committee.uid_of(committee.do("benchmark", "submit", first, "--yes"))
+    second = write_benchmark(committee, **said(parts, name="other", public_scores=False))
+    printed = committee.try_to("benchmark", "submit", second, "--yes")
+    assert (committee.code, "Server UID" in printed) == (6, False)
+    assert f"benchmark {uid} (chest), DEVELOPMENT. It stands as it is" in committee.said
+    assert "public_scores: registered is true, you gave false" in committee.said
+    assert 'name: registered is "chest", you gave "other"' in committee.said
+    assert "demo_data_url: " not in committee.said
+    assert json.loads(committee.do("benchmark", "view", uid, "--json"))["public_scores"] is True
 
 
 def pending(person: Person) -> list[int]:
@@ -124,7 +139,7 @@ def test_a_file_that_says_too_much_or_too_little_is_refused_by_its_keys(committe
     refused(committee, **said(parts, metrics=0), code=2, says="metrics_id: Input should be greater than or equal")
     refused(committee, **said(parts, name="x" * 200), code=2, says="name: String should have at most 128")
     refused(committee, **said(parts, public_scores="maybe"), code=2, says="public_scores: Input should be a valid")
-    refused(committee, **said(parts, demo_data_url="a.tar.gz"), code=2, says="or a path of the gateway such as")
+    refused(committee, **said(parts, demo_data_url="a.tar.gz"), code=2, says="There is no file a.tar.gz")
     without = said(parts, demo_data_url=None, demo_data_hash="a" * 64)
     refused(committee, **without, code=2, says="says demo_data_hash, but not demo_data_url")
     for text, says in (("- a", "is not a mapping"), ("a: [", "is not valid YAML"), ("a: 1\na: 2", "comes twice")):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import tarfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +131,94 @@ def test_a_container_is_shown_whole_asked_about_sent_and_found_again(
     assert registered["state"] == "DEVELOPMENT"
 
     # The same again is no failure: the one that stands is named.
-    again = owner.do("container", "submit", "model", "--additional_files", url, "--name", "other", "--yes")
+    again = owner.do("container", "submit", "model", "--additional_files", url, "--yes")
     assert owner.uid_of(again) == uid
     assert f"You registered the same before, as '{owner.name}' (DEVELOPMENT): that one stands." in again
+
+
+def test_the_same_parts_under_another_name_are_refused_and_each_difference_is_named(
+    owner: Person, embedded: EmbeddedServer, model: Path
+) -> None:
+    url = packed(owner, embedded, model)
+    submit = ("container", "submit", "model", "--additional_files", url, "--yes")
+    uid = owner.uid_of(owner.do(*submit, "--description", "One."))
+    printed = owner.try_to(*submit, "--name", "other", "--description", "Größer.")
+    assert (owner.code, "Server UID" in printed) == (6, False)
+    assert f"container {uid} ({owner.name}), DEVELOPMENT. It stands as it is" in owner.said
+    assert f'name: registered is "{owner.name}", you gave "other"' in owner.said
+    assert 'description: registered is "One.", you gave "Größer."' in owner.said
+    assert "manifest: " not in owner.said
+
+
+def test_a_path_of_this_machine_is_no_address_and_is_not_asked_for(serve: Serve, tmp_path: Path) -> None:
+    write_container(tmp_path / "model", Role.MODEL)
+    archive = tmp_path / "files.tar.gz"
+    archive.write_bytes(b"of this machine")
+    file = tmp_path / "b.yaml"
+    peer = serve({})
+    for path, says in (
+        (archive, "is a file on this machine"),
+        (tmp_path / "model", "is a folder on this machine"),
+        (tmp_path / "misspelt.tar.gz", "There is no file"),
+        ("files.tar.gz", "There is no file"),
+        ("x" * 5000, "There is no file"),
+    ):
+        file.write_text(f"{{name: x, preparation: 1, reference_model: 2, metrics: 3, demo_data_url: '{path}'}}")
+        for command in (
+            ("container", "submit", tmp_path / "model", "--additional_files", path),
+            ("container", "update", "3", "--additional_files", path, "-y"),
+            ("container", "update", "3", "--image_url", path, "-y"),
+            ("benchmark", "update", "3", "--demo_data", path, "-y"),
+            ("benchmark", "submit", file),
+        ):
+            assert_refused(command, says)
+        if path != archive:
+            assert_refused(
+                ("test", "run", "-b", "1", "--demo_data", path), "this machine" if "is a" in says else says
+            )
+    assert peer.asked == []
+
+
+def assert_refused(command: tuple[object, ...], says: str) -> None:
+    error = io.StringIO()
+    with redirect_stderr(error):
+        code = run([str(word) for word in command])
+    assert (code, says in error.getvalue()) == (2, True), (command, error.getvalue())
+    assert "What to do: " in error.getvalue()
+
+
+def test_an_address_of_this_machine_itself_is_warned_of(serve: Serve, tmp_path: Path) -> None:
+    write_container(tmp_path / "model", Role.MODEL)
+    serve({})
+    error = io.StringIO()
+    with redirect_stderr(error):
+        run(["container", "submit", str(tmp_path / "model"), "--additional_files", "http://127.0.0.1:1/a.tar.gz"])
+    assert "other sites cannot fetch it" in error.getvalue()
+
+
+def test_an_archive_of_other_files_than_those_here_is_not_registered(
+    owner: Person, embedded: EmbeddedServer, model: Path
+) -> None:
+    url = packed(owner, embedded, model)
+    files = model / "workspace" / "additional_files"
+    program = (files / "main.py").read_text()
+    (files / "main.py").write_text("print('edited since')\n")
+    (files / "weights.bin").write_text("new")
+    says = "additional_files/main.py; missing: additional_files/weights.bin"
+    refused(owner, "--additional_files", url, code=8, says=says)
+    (files / "link").symlink_to("main.py")
+    refused(owner, "--additional_files", url, code=8, says="additional_files/link is not a regular file")
+    (files / "link").unlink()
+    # Neither what Python leaves beside it nor who packed it, and how, makes it another.
+    (files / "weights.bin").unlink()
+    (files / "main.py").write_text(program)
+    (files / "__pycache__").mkdir()
+    (files / "__pycache__" / "main.pyc").write_bytes(b"left")
+    with tarfile.open(owner.machine / "own.tar.gz", "w:gz") as archive:
+        for file in sorted(files.glob("*.*")):
+            archive.add(file, file.name)
+    own = serve_file(embedded, owner.machine / "own.tar.gz")
+    owner.do("container", "submit", "model", "--additional_files", own, "--yes")
 
 
 def test_a_no_sends_nothing(owner: Person, embedded: EmbeddedServer, model: Path) -> None:
@@ -242,7 +329,7 @@ def test_an_archive_that_is_not_there_or_is_none_is_refused(
         "medperf-server asset add FILE"
         in owner.try_to("container", "submit", "model", "--additional_files", "/assets/none.tar.gz") + owner.said
     )
-    refused(owner, "--additional_files", "here.tar.gz", code=2, says="or a path of the gateway such as /assets/…")
+    refused(owner, "--additional_files", "here.tar.gz", code=2, says="There is no file here.tar.gz")
     refused(owner, "--additional_files", "http://192.0.2.1/a.tar.gz", code=2, says="is neither https nor on this")
     (owner.machine / "text.tar.gz").write_text("no archive" * 100)
     url = serve_file(embedded, owner.machine / "text.tar.gz")
@@ -277,8 +364,8 @@ def test_an_image_alone_needs_its_hash_and_is_told_how_to_get_it(owner: Person, 
     shutil.rmtree(model / "workspace" / "additional_files")
     refused(owner, code=2, says="docker image inspect --format '{{.Id}}' hospital/model:1")
     refused(owner, "--image_hash", "sha256:12", code=2, says="is not the SHA-256 of an image")
-    for number, written in enumerate((DIGEST, f"sha256:{DIGEST.upper()}")):
-        printed = owner.do("container", "submit", "model", "--image_hash", written, "--yes", "--name", number)
+    for written in (DIGEST, f"sha256:{DIGEST.upper()}"):
+        printed = owner.do("container", "submit", "model", "--image_hash", written, "--yes")
         assert json.loads(owner.do("container", "view", owner.uid_of(printed), "--json"))["image_hash"] == DIGEST
     assert "in the sandbox only" not in owner.said
 

@@ -123,7 +123,10 @@ def test_what_the_server_says_of_data_that_was_registered_before_stands_here_too
     home = Home.at(serve({"POST /api/v1/datasets": stands}).url)
     dataset = prepared(home)
     assert run(["dataset", "submit", "-d", dataset.generated_uid, "-y"]) == 0
-    assert "'the first name': that one stands" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "that one stands, and what you say now is not kept" in printed
+    assert 'name: registered is "the first name", you gave ' in printed
+    assert 'location: registered is "Ward 3", you gave ' in printed
     kept = find_dataset(home, "7")
     assert (kept.name, kept.location, kept.description) == ("the first name", "Ward 3", "of before")
     assert run(["dataset", "ls", "--local"]) == 0

@@ -10,7 +10,7 @@ import click
 from medperf.errors import UsageError
 from medperf.terminal import printable
 
-from .changing import UID, validity_option
+from .changing import UID, check_address, validity_option
 from .listing import silent_yes_option
 from .prompts import yes_option
 from .session import Session, pass_session
@@ -58,6 +58,8 @@ def submit(session: Session, file: Path, yes: bool) -> None:
         raise UsageError(
             f"{file} says demo_data_hash, but not demo_data_url.", hint="Say where the demo data is, or neither."
         )
+    if isinstance(url, str):
+        check_address(url, "demo_data_url")
     body = _body(said, None if url is None else written_hash or "0" * 64)
     session.progress = progress = Progress(len(_ROLES) + (0 if url is None else 1))
     assets = downloads(session, progress)
@@ -209,6 +211,9 @@ def update(
 
     from . import changing
     from .progress import Progress
+
+    if demo_data_url is not None:
+        check_address(demo_data_url, "--demo_data")
 
     def check(thing: BenchmarkView) -> None:
         if demo_data_url is not None and thing.demo_data_hash is not None:

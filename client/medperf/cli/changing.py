@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
 from medperf.errors import Refused, UsageError
+from medperf.home import is_loopback
 from medperf.terminal import printable
 
 from .prompts import confirm, show_before_sending
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from medperf.assets import Assets
     from medperf_contracts.registry import BenchmarkView, ContainerView, DatasetView
@@ -30,6 +33,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 UID = click.IntRange(min=1)
+ASSETS = "/assets/"
+# A value among the differences stands on a line or two.
+_SHOWN_CHARACTERS = 200
 
 
 def register(
@@ -37,7 +43,8 @@ def register(
 ) -> ThingT:
     """Show what will be sent, ask, send it, and say which UID it has: also where it was registered before.
 
-    What is there already is no failure: nothing is left to do, and the thing that stands is the one to go on with.
+    The very same there already is no failure: nothing is left to do, and the thing that stands is the one to go on
+    with. Where it differs in anything it is refused, each difference named: what was given is not registered.
     """
     from .work import existing_id
 
@@ -50,11 +57,40 @@ def register(
         if there is None:
             raise
         made = _get(session, noun, there, view)
+        if differing := differences(body, made):
+            raise _stands_otherwise(refused, noun, made, differing) from refused
         click.echo(printable(f"You registered the same before, as {made.name!r} ({made.state}): that one stands."))
     else:
         click.echo(f"Registered as {made.state}.")
     click.echo(f"Server UID: {made.id}")
     return made
+
+
+def differences(given: Body, registered: Thing) -> list[str]:
+    """What of a body is registered otherwise, a line a field."""
+    return [
+        f"{field}: registered is {_in_short(getattr(registered, field))}, you gave {_in_short(value)}"
+        for field, value in given
+        if value != getattr(registered, field)
+    ]
+
+
+def _in_short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _stands_otherwise(refused: Refused, noun: str, made: Thing, differing: list[str]) -> Refused:
+    lines = "".join(f"\n  {line}" for line in differing)
+    return Refused(
+        f"You registered a {noun} of the same parts before: {noun} {made.id} ({made.name}), {made.state}. It stands"
+        f" as it is; what you gave now is not registered:{lines}",
+        hint=f"Go on with {noun} {made.id}. `medperf {noun} update --help` lists what of it may change in any"
+        " state; for anything else register another, of which at least one part differs.",
+        code=refused.code,
+        status=refused.status,
+        existing=refused.existing,
+    )
 
 
 def set_operational(
@@ -141,6 +177,45 @@ def downloads(session: Session, progress: Progress) -> Assets:
         progress.note(f"{done / 1e6:.1f} MB fetched")
 
     return Assets(session.home.assets, lambda url, sink: gateway.download(url, sink, on_progress=note))
+
+
+def check_address(given: str, option: str) -> None:
+    """Raise UsageError, before anything is asked for, unless this is an address and no file of this machine.
+
+    A path that was meant as a file here would be sent to the server as an address of its own, and registered.
+    """
+    is_url = given.startswith(("http://", "https://"))
+    file = Path(given)
+    if not is_url and is_here(file):
+        raise UsageError(
+            f"{given} is {'a folder' if file.is_dir() else 'a file'} on this machine; {option} takes the address"
+            " where every site can fetch it.",
+            hint="Pack a folder (medperf container pack), put the archive on a server, and give its address,"
+            " https://…; an embedded server's operator gives a file out with: medperf-server asset add FILE",
+        )
+    if not is_url and not given.startswith(ASSETS):
+        raise no_address(given)
+    if is_url and is_loopback(urlsplit(given).hostname or ""):
+        click.echo(
+            printable(f"Warning: {given} is an address of this machine itself: other sites cannot fetch it."),
+            err=True,
+        )
+
+
+def is_here(file: Path) -> bool:
+    """Whether there is such a file or folder on this machine."""
+    try:
+        return file.exists()
+    except (OSError, ValueError):  # too long for a path, or with a NUL
+        return False
+
+
+def no_address(given: str) -> UsageError:
+    """The error for what is neither a file here nor where a file can be fetched."""
+    return UsageError(
+        f"There is no file {given}, and it is no address either.",
+        hint=f"Check the path, or give an address: https://…, or {ASSETS}… of the server.",
+    )
 
 
 def fetched_new(

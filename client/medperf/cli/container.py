@@ -9,7 +9,7 @@ import click
 
 from medperf.terminal import printable
 
-from .changing import UID, validity_option
+from .changing import UID, check_address, validity_option
 from .listing import Column, choice, mine_option, owner_filter, print_list, print_thing, silent_yes_option
 from .prompts import confirm, yes_option
 from .session import Session, pass_session
@@ -141,6 +141,8 @@ def submit(
 
     from .changing import register, what_was_given
 
+    if url is not None:
+        check_address(url, "--additional_files")
     draft = Draft.read(path, parameters=parameters)
     parts = {"parameters": draft.parameters_text, "image_hash": _image_hash(draft, image_hash)}
     with checked_input():
@@ -217,6 +219,7 @@ def _with_additional_files(session: Session, draft: Draft, body: NewContainer, u
     with scratch_folder(session.home) as place:
         archives.extract(archive, place / "additional_files")
         draft.check_own_files(place / "additional_files")
+        draft.check_holds_the_same(place / "additional_files", url)
     return _body_with(body, url, digest)
 
 
@@ -272,6 +275,10 @@ def update(
 
     from . import changing
     from .progress import Progress
+
+    for address, option in ((url, "--additional_files"), (image_url, "--image_url")):
+        if address is not None:
+            check_address(address, option)
 
     def check(thing: ContainerView) -> None:
         if url is not None and thing.additional_files_hash is not None:

@@ -116,6 +116,8 @@ def submit(session: Session, data_uid: str, yes: bool) -> None:
     from medperf.datasets import alone_with, find_dataset
     from medperf_contracts.registry import DatasetView
 
+    from .changing import differences
+
     gateway = session.gateway
     chosen = find_dataset(session.home, data_uid)
     with alone_with(session.home, chosen):
@@ -130,8 +132,12 @@ def submit(session: Session, data_uid: str, yes: bool) -> None:
         registered = gateway.post("/datasets", body, DatasetView, seen=[f"container/{chosen.preparation.id}"])
         chosen.described_as(registered).linked_to(registered.id, registered.owner_id)
         click.echo(f"Registered as {registered.state.value}. Server UID: {registered.id}")
-        if registered.name != chosen.name:
-            click.echo(f"You had registered the same data before, as {registered.name!r}: that one stands.")
+        if differing := differences(body, registered):
+            click.echo(
+                "You had registered the same data before: that one stands, and what you say now is not kept."
+            )
+            click.echo(printable("".join(f"  {line}\n" for line in differing)), nl=False)
+            click.echo(f"Next, if it is to be so: medperf dataset update {registered.id} --help")
 
 
 @dataset.command()

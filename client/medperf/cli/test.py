@@ -14,7 +14,7 @@ import click
 from medperf.errors import BadManifest, UsageError
 from medperf.terminal import printable
 
-from .changing import UID
+from .changing import UID, check_address, is_here
 from .engines import How, how_options
 from .listing import silent_yes_option
 from .session import Session, pass_session
@@ -61,7 +61,7 @@ class Data:
         if self.demo_data is None or self.demo_data.startswith(("http://", "https://")):
             return None
         file = Path(self.demo_data)
-        return file if file.is_file() else None
+        return file if is_here(file) and file.is_file() else None
 
     @property
     def url(self) -> str | None:
@@ -154,10 +154,8 @@ def _data(
             hint="Give --demo_data, or --data_path and --labels_path, or a --benchmark that has demo data.",
         )
     data = Data(demo_data, data_path, labels_path)
-    if data.url is not None and not data.url.startswith(("http://", "https://", "/")):
-        raise UsageError(
-            f"There is no file {data.url}, and it is no address either.", hint="Check the path, or give a URL."
-        )
+    if data.url is not None:
+        check_address(data.url, "--demo_data")
     return data
 
 
@@ -171,7 +169,7 @@ def _given(text: str) -> Given:
     if rest.isascii() and rest.isdecimal():
         return Given(role or None, int(rest), None)
     path = Path(rest)
-    if not path.exists():
+    if not is_here(path):
         raise UsageError(
             f"There is no file or folder {rest}.",
             hint="Give an MLCube folder, a manifest's file, or a registered container's UID, perhaps as model=…",
