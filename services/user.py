@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medperf_contracts.accounts import PASSWORD_LENGTH_LEAST
+from medperf_contracts.accounts import ACCESS_LASTS_MINUTES, PASSWORD_LENGTH_LEAST
 
 if TYPE_CHECKING:
     from .operator import Person
+
+# What no command line can know: services verify access tokens by themselves.
+_STILL_GOING_ON = (
+    f"A command that they are in may go on for up to {ACCESS_LASTS_MINUTES} minutes, an administrator's"
+    " decisions too."
+)
 
 _password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of standard input."
@@ -31,6 +37,7 @@ def user() -> None:
 @_password_option
 def add(name: str, admin: bool, password_stdin: bool) -> None:
     """Make an account."""
+    _check_name(name)
     password = _new_password(name, from_stdin=password_stdin)
     with _operator(makes_store=True) as operator:
         made = operator.post("users", {"username": name, "password": password, "is_admin": admin}).body
@@ -60,7 +67,9 @@ def ls(as_json: bool) -> None:
 def disable(name: str) -> None:
     """End an account's logins; it cannot log in until it is enabled."""
     _change(name, "disable")
-    click.echo(f"Disabled {name}: their logins are ended; what they are doing now ends within 15 minutes.")
+    click.echo(
+        f"Disabled {name}: they cannot log in any more, and no login of theirs is renewed. {_STILL_GOING_ON}"
+    )
 
 
 @user.command()
@@ -76,7 +85,7 @@ def enable(name: str) -> None:
 def make_admin(name: str) -> None:
     """Make a person an administrator."""
     _change(name, "make-admin")
-    click.echo(f"{name} is an administrator, at the latest in 15 minutes.")
+    click.echo(f"{name} is an administrator, at the latest in {ACCESS_LASTS_MINUTES} minutes.")
 
 
 @user.command("set-password")
@@ -86,7 +95,7 @@ def set_password(name: str, password_stdin: bool) -> None:
     """Give an account another password, and end its logins."""
     password = _new_password(name, from_stdin=password_stdin)
     _change(name, "set-password", {"password": password})
-    click.echo(f"Changed the password of {name}: their logins are ended.")
+    click.echo(f"Changed the password of {name}: no login of theirs is renewed. {_STILL_GOING_ON}")
 
 
 @contextmanager
@@ -123,7 +132,7 @@ def _new_password(name: str, *, from_stdin: bool) -> str:
     from .embedded.store import StoreError
 
     if from_stdin:
-        return sys.stdin.readline().rstrip("\n")
+        return _piped_password()
     if not sys.stdin.isatty():
         raise StoreError(
             "There is no terminal to ask for the password.", hint="Give it on standard input: --password-stdin"
@@ -131,3 +140,41 @@ def _new_password(name: str, *, from_stdin: bool) -> str:
     prompt = f"Password for {name} (at least {PASSWORD_LENGTH_LEAST} characters)"
     password: str = click.prompt(prompt, hide_input=True, confirmation_prompt="The same again", err=True)
     return password
+
+
+def _piped_password() -> str:
+    """The first line of standard input, however lines end where it was written."""
+    from .embedded.store import StoreError
+
+    try:
+        password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+        password.encode()
+    except UnicodeError:
+        raise StoreError(
+            "The password on standard input is not text in UTF-8.",
+            hint="Give a line of text; if it holds other letters than ASCII's, in UTF-8.",
+        ) from None
+    if not password:
+        raise StoreError(
+            "There is no password on standard input.",
+            hint=f"Give one of at least {PASSWORD_LENGTH_LEAST} characters on its first line.",
+        )
+    return password
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that no account can have, before a password is asked for."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from medperf_contracts.values import Username
+
+    from .embedded.store import StoreError
+
+    try:
+        TypeAdapter(Username).validate_python(name)
+    except ValidationError:
+        raise StoreError(
+            f"{name!r:.80} cannot be the name of an account.",
+            hint="A name has 1 to 64 characters: letters without accents, digits, and . _ @ -; the first is a"
+            " letter or a digit.",
+        ) from None

@@ -17,6 +17,9 @@ RefreshToken = Annotated[str, StringConstraints(min_length=20, max_length=256)]
 
 # NIST SP 800-63B, section 5.1.1, for what a person chooses. A demo's known password is shorter.
 PASSWORD_LENGTH_LEAST = 8
+# How long what was proved once stays proved: services verify an access token by itself, so that a login that was
+# ended, or a role that was taken, lasts at most this much longer.
+ACCESS_LASTS_MINUTES = 15
 
 
 class Login(Body):

@@ -33,6 +33,7 @@ from .errors import (
     LastAdministrator,
     LoginEnded,
     PasswordTooShort,
+    PasswordUnchanged,
     StoreNotEmpty,
     StoreNotForDemo,
     UserExists,
@@ -132,7 +133,9 @@ async def view_me(caller: CallerParam, session: SessionParam, response: Response
 @router.post(
     "/api/v1/users/me/password",
     status_code=204,
-    responses=refusals(WrongCredentials, AccountDisabled, PasswordTooShort, IdempotencyKeyReused, InProgress),
+    responses=refusals(
+        WrongCredentials, AccountDisabled, PasswordTooShort, PasswordUnchanged, IdempotencyKeyReused, InProgress
+    ),
 )
 async def change_password(
     body: PasswordChange, new_hash: PreparedParam, caller: CallerParam, session: SessionParam

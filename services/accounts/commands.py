@@ -22,7 +22,7 @@ from services.kernel.errors import NoSuchThing
 
 from . import signing_keys, tokens
 from .domain import LOGIN_LASTS, Login, Store, User
-from .errors import LoginEnded, UserExists, WrongCredentials
+from .errors import LoginEnded, PasswordUnchanged, UserExists, WrongCredentials
 from .tables import STORE_ROW, logins, store, users
 
 
@@ -45,9 +45,13 @@ async def mark_seeded(session: AsyncSession, body: Seeding, *, is_embedded: bool
 async def create_user(session: AsyncSession, body: NewUser, password_hash: str) -> User:
     """Make an account."""
     (await session.get_one(Store, STORE_ROW)).check_new_password(body.password)
+    # Two people whose names differ in case alone are taken for each other by whoever reads a list of them.
+    there = await session.scalar(
+        select(User).where(func.lower(users.c.username) == body.username.lower()).order_by(users.c.id).limit(1)
+    )
+    if there is not None:
+        raise UserExists(f"There is a user '{there.username}' already.")
     refusal = UserExists(f"There is a user '{body.username}' already.")
-    if await session.scalar(select(User).where(users.c.username == body.username)) is not None:
-        raise refusal
     user = User(
         username=body.username,
         password_hash=password_hash,
@@ -102,6 +106,8 @@ async def change_password(session: AsyncSession, caller: Caller, body: PasswordC
     user.check_active()
     if not await tokens.verify_password(body.old_password, user.password_hash):
         raise WrongCredentials("The old password is wrong.", hint="Type the password that you log in with now.")
+    if body.new_password == body.old_password:
+        raise PasswordUnchanged("The new password is the old one: nothing was changed.")
     (await session.get_one(Store, STORE_ROW)).check_new_password(body.new_password)
     user.set_password(new_hash)
     await _end_logins(session, user.id, but=tokens.login_of(body.refresh_token))

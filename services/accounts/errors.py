@@ -30,6 +30,11 @@ class PasswordTooShort(BadRequest):
     hint = "Choose a longer one: several words are easy to remember."
 
 
+class PasswordUnchanged(BadRequest):
+    code = "password_unchanged"
+    hint = "Choose another one: whoever knows the old password knows this one too."
+
+
 class LastAdministrator(Conflict):
     code = "last_administrator"
     hint = "Make another person an administrator first: medperf-server user make-admin NAME"

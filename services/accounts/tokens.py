@@ -16,13 +16,13 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
-from medperf_contracts.accounts import PASSWORD_LENGTH_MOST
+from medperf_contracts.accounts import ACCESS_LASTS_MINUTES, PASSWORD_LENGTH_MOST
 from services.kernel.auth import ALGORITHM, AUDIENCE, ISSUER
 
 from .domain import User
 
 # Short, since it cannot be taken back; the client refreshes it without asking.
-ACCESS_LASTS_SECONDS = 15 * 60
+ACCESS_LASTS_SECONDS = ACCESS_LASTS_MINUTES * 60
 # Each costs 64 MiB and some 50 ms of a core: more at once would starve the rest of the process.
 _HASHING_AT_ONCE = 2
 

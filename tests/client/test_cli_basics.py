@@ -276,6 +276,24 @@ def test_automation_logs_in_by_standard_input(peer: ScriptedPeer) -> None:
     assert "username" in done.stderr
 
 
+def test_a_piped_password_is_a_line_of_text_however_it_ends(peer: ScriptedPeer) -> None:
+    login = [MEDPERF, "login", "--username", "ada", "--password_stdin"]
+    done = subprocess.run(login, input=b"sesame\r\n", capture_output=True, check=False)
+    assert (done.returncode, peer.asked[-1].json["password"]) == (0, "sesame")
+    asked = len(peer.asked)
+    change = [MEDPERF, "auth", "change-password", "--password_stdin"]
+    for command, typed, says in (
+        (login, b"\xff\xfesesame\n", b"The password on standard input is not text in UTF-8"),
+        (login, b"\n", b"There is no password on standard input"),
+        (change, b"sesame\n\xff\xff\xff\xff\xff\xff\xff\xff\n", b"The new password on standard input is not text"),
+        (change, b"sesame\n", b"There is no new password on standard input"),
+    ):
+        done = subprocess.run(command, input=typed, capture_output=True, check=False)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+        assert b"What to do: " in done.stderr
+    assert [one.path for one in peer.asked[asked:] if one.method == "POST"] == []
+
+
 def test_a_login_needs_a_terminal_or_says_what_else(peer: ScriptedPeer) -> None:
     done = medperf("login", "--username", "ada")
     assert done.returncode == 2

@@ -63,7 +63,7 @@ def test_a_person_changes_their_password_and_their_other_machine_must_log_in_aga
                 (r"New password \(at least 8 characters\): ", NEW),
                 (r"The same again: ", NEW),
             ),
-            (r"Changed the password of ada on http.*Your other logins are ended\.",),
+            (r"Changed the password of ada on http.*No other login of yours is renewed; .* up to 15 minutes\.",),
         )
     )
     assert OLD not in screen
@@ -83,6 +83,7 @@ def test_a_password_that_is_refused_is_not_changed(server: EmbeddedServer, tmp_p
     change = "printf '%s\\n%s\\n' {} {} | medperf auth change-password --password_stdin"
     here.walk(Step("", change.format("wrong-wrong", NEW), shows=("The old password is wrong",), exit_code=6))
     here.walk(Step("", change.format(OLD, "seven77"), shows=("at least 8 characters",), exit_code=6))
+    here.walk(Step("", change.format(OLD, OLD), shows=("The new password is the old one",), exit_code=6))
     with pytest.raises(StepFailed, match="no terminal"):
         here.walk(Step("", "medperf auth change-password </dev/null"))
     here.walk(log_in(OLD))

@@ -88,13 +88,17 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def run(home: Path, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    """A `medperf-server` command where there is no terminal; `typed` is its standard input."""
+    """A `medperf-server` command where there is no terminal; `typed` is its standard input.
+
+    Surrogates in it are bytes that are no text.
+    """
     return subprocess.run(
         [sys.executable, *PROGRAM, *arguments],
         env=environment(home),
         input=typed,
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         timeout=COMMAND_SECONDS,
         check=False,
     )

@@ -263,6 +263,9 @@ def test_a_server_that_wrote_no_operators_token_admits_no_operator(peer: Peer) -
 def test_a_name_is_given_once(peer: Peer, ada: dict[str, Any]) -> None:
     again = as_operator(peer, "POST", USERS, {**ADA, "password": "another password"})
     assert refused(again) == (409, "user_exists")
+    in_another_case = as_operator(peer, "POST", USERS, {**ADA, "username": "ADA"})
+    assert refused(in_another_case) == (409, "user_exists")
+    assert "'ada'" in in_another_case.json()["detail"]
     assert log_in(peer).status_code == 200
 
 
@@ -560,6 +563,7 @@ def test_a_person_who_changes_their_password_stays_logged_in_here_and_nowhere_el
     [
         ({"old_password": "a wrong password"}, 401, "wrong_credentials"),
         ({"new_password": "x" * 7}, 400, "password_too_short"),
+        ({"new_password": ADA["password"]}, 400, "password_unchanged"),
         ({"new_password": "x" * 1025}, 422, "invalid_input"),
     ],
 )

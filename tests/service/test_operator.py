@@ -71,10 +71,11 @@ def test_an_operator_keeps_accounts_whether_the_server_runs_or_not(
     assert "There is a user 'ada' already." in refused(
         home, "user", "add", "ada", "--password-stdin", typed=f"{PASSWORD}\n"
     )
-    assert "Disabled ada" in did(home, "disable", "ada")
+    going_on = "may go on for up to 15 minutes, an administrator's decisions too"
+    assert going_on in did(home, "disable", "ada")
     assert "last active administrator" in refused(home, "user", "disable", "root")
     assert "There is no account 'eve'" in refused(home, "user", "disable", "eve")
-    did(home, "set-password", "ada", "--password-stdin", typed=f"{ANOTHER}\n")
+    assert going_on in did(home, "set-password", "ada", "--password-stdin", typed=f"{ANOTHER}\n")
     did(home, "make-admin", "ada")
     assert did(home, "ls").splitlines()[1:] == [
         f"1   root  administrator  active    {accounts(home)['root']['created_at'][:10]}",
@@ -158,6 +159,26 @@ def test_a_short_password_is_refused_and_no_account_is_made(home: Path) -> None:
     assert "at least 8 characters" in said
     assert list(accounts(home)) == ["root"]
     assert "at least 8" in refused(home, "user", "set-password", "root", "--password-stdin", typed="seven77\n")
+
+
+def test_a_piped_password_is_a_line_of_text_however_it_ends(home: Path, start: Start) -> None:
+    server = start()
+    did(home, "add", "ada", "--password-stdin", typed=f"{PASSWORD}\r\n")
+    assert log_in(server.url, "ada").status_code == 200
+    for typed, says in (
+        ("\n", "at least 8 characters"),
+        ("", "There is no password"),
+        ("\udcff\udcfe", "not text in"),
+    ):
+        for command in (("add", "eve"), ("set-password", "ada")):
+            assert says in refused(home, "user", *command, "--password-stdin", typed=typed)
+    assert list(accounts(home)) == ["ada"]
+
+
+def test_a_name_that_no_account_can_have_is_refused_before_a_password_is_asked_for(home: Path) -> None:
+    for name in ("ada lovelace", "Åda", "-", ".ada", "x" * 65, "ada\u200b", "ada\n"):
+        assert "letters without accents, digits" in refused(home, "user", "add", "--", name)
+    assert not home.exists()
 
 
 def test_without_a_terminal_a_password_is_given_on_standard_input_or_not_at_all(home: Path) -> None:

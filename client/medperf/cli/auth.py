@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from medperf.errors import UsageError
 
 from .listing import silent_yes_option
-from .prompts import has_terminal, yes_option
+from .prompts import has_terminal, piped_password, yes_option
 from .session import Session, pass_session
 from .tables import json_option, print_view
 
@@ -35,7 +33,7 @@ def login(session: Session, username: str | None, password_stdin: bool, yes: boo
     gateway = session.gateway  # first: whoever types a password should know where it goes
     name = username or click.prompt("Username", err=True)
     if password_stdin:
-        password = sys.stdin.readline().rstrip("\n")
+        password = piped_password("password")
     else:
         password = click.prompt("Password", hide_input=True, err=True)
     credentials = gateway.login(name, password)
@@ -87,10 +85,15 @@ def status(session: Session, as_json_text: bool) -> None:
 @silent_yes_option
 @pass_session
 def change_password(session: Session, password_stdin: bool) -> None:
-    """Choose another password. This login goes on; your others, on other machines, end."""
+    """Choose another password. This login goes on; your others, on other machines, are not renewed."""
     from medperf.bodies import checked_input
     from medperf.credentials import Keyring
-    from medperf_contracts.accounts import PASSWORD_LENGTH_LEAST, PasswordChange, UserView
+    from medperf_contracts.accounts import (
+        ACCESS_LASTS_MINUTES,
+        PASSWORD_LENGTH_LEAST,
+        PasswordChange,
+        UserView,
+    )
 
     if not password_stdin and not has_terminal():
         raise UsageError(
@@ -100,7 +103,7 @@ def change_password(session: Session, password_stdin: bool) -> None:
     # Asked first: a login that has ended is renewed before the new password is typed, and not ended by it.
     user = session.gateway.get("/users/me", UserView)
     if password_stdin:
-        old, new = (sys.stdin.readline().rstrip("\n") for _ in range(2))
+        old, new = piped_password("old password"), piped_password("new password")
     else:
         old = click.prompt(f"Old password of {user.username}", hide_input=True, err=True)
         prompt = f"New password (at least {PASSWORD_LENGTH_LEAST} characters)"
@@ -111,4 +114,7 @@ def change_password(session: Session, password_stdin: bool) -> None:
             old_password=old, new_password=new, refresh_token=login_now.refresh_token if login_now else ""
         )
     session.gateway.post("/users/me/password", body)
-    click.echo(f"Changed the password of {user.username} on {session.server}. Your other logins are ended.")
+    click.echo(
+        f"Changed the password of {user.username} on {session.server}. No other login of yours is renewed; a"
+        f" command in one may go on for up to {ACCESS_LASTS_MINUTES} minutes."
+    )

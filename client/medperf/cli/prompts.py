@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
-from medperf.errors import NotConfirmed
+from medperf.errors import NotConfirmed, UsageError
 
 from .session import Session
 
@@ -48,6 +48,23 @@ def ask_password(username: str) -> str:
     except click.Abort:
         # Not a question before the work: some of it is done and perhaps sent.
         raise KeyboardInterrupt from None
+    return password
+
+
+def piped_password(which: str) -> str:
+    """The next line of standard input, however lines end where it was written; `which` is what it is called."""
+    try:
+        password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+        password.encode()
+    except UnicodeError:
+        raise UsageError(
+            f"The {which} on standard input is not text in UTF-8.",
+            hint="Give a line of text; if it holds other letters than ASCII's, in UTF-8.",
+        ) from None
+    if not password:
+        raise UsageError(
+            f"There is no {which} on standard input.", hint="Give it, and nothing else, on a line of its own."
+        )
     return password
 
 
