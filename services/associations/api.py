@@ -20,6 +20,7 @@ from .errors import (
     AlreadyLive,
     BenchmarkNotOpen,
     NeedsNoAssociation,
+    NoModelOfIt,
     NotApproved,
     PartNotReady,
     PreparedDifferently,
@@ -34,7 +35,13 @@ _COMMAND = (NoSuchThing, NotAllowed, ChangedMeanwhile, IdempotencyKeyReused, InP
     "/api/v1/associations",
     status_code=201,
     responses=refusals(
-        *_COMMAND, AlreadyLive, BenchmarkNotOpen, NeedsNoAssociation, PartNotReady, PreparedDifferently
+        *_COMMAND,
+        AlreadyLive,
+        BenchmarkNotOpen,
+        NeedsNoAssociation,
+        NoModelOfIt,
+        PartNotReady,
+        PreparedDifferently,
     ),
 )
 async def request_association(
@@ -72,7 +79,13 @@ async def view_association(
 @router.post(
     "/api/v1/associations/{association_id}/approve",
     responses=refusals(
-        *_COMMAND, AlreadyDecided, BenchmarkNotOpen, NeedsNoAssociation, PartNotReady, PreparedDifferently
+        *_COMMAND,
+        AlreadyDecided,
+        BenchmarkNotOpen,
+        NeedsNoAssociation,
+        NoModelOfIt,
+        PartNotReady,
+        PreparedDifferently,
     ),
 )
 async def approve_association(

@@ -114,6 +114,8 @@ async def _benchmark(session: AsyncSession, benchmark_id: int) -> Benchmark:
         is_valid=row.is_valid,
         preparation_hash=row.preparation_hash,
         reference_model_id=row.reference_model_id,
+        preparation_id=row.preparation_id,
+        metrics_id=row.metrics_id,
     )
 
 

@@ -32,6 +32,8 @@ async def record_benchmark(session: AsyncSession, benchmark: BenchmarkFacts, del
         is_valid=benchmark.is_valid,
         preparation_hash=benchmark.preparation_hash,
         reference_model_id=benchmark.reference_model_id,
+        preparation_id=benchmark.preparation_id,
+        metrics_id=benchmark.metrics_id,
     )
 
 

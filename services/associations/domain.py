@@ -21,6 +21,7 @@ from .errors import (
     AlreadyDecided,
     BenchmarkNotOpen,
     NeedsNoAssociation,
+    NoModelOfIt,
     NotApproved,
     PartNotReady,
     PreparedDifferently,
@@ -39,6 +40,13 @@ class Benchmark:
     is_valid: bool
     preparation_hash: str
     reference_model_id: int
+    preparation_id: int | None = None
+    metrics_id: int | None = None
+    """Not known, as the one before, of a benchmark that has not changed since these are kept."""
+
+    def roles_of_parts(self) -> dict[int | None, str]:
+        """What its containers but the reference model are to it, by their IDs."""
+        return {self.metrics_id: "metrics", self.preparation_id: "preparation"}
 
     def is_known_to(self, user_id: int) -> bool:
         """Whether a person may know of it, as the registry shows it."""
@@ -80,9 +88,15 @@ class Part:
             raise PartNotReady(f"The {self.kind.value} {self.id} is {why}.")
         if self.kind is PartKind.MODEL and self.id == benchmark.reference_model_id:
             raise NeedsNoAssociation(f"Model {self.id} is the reference model of benchmark {benchmark.id}.")
+        if self.kind is PartKind.MODEL and (role := benchmark.roles_of_parts().get(self.id)):
+            raise NoModelOfIt(
+                f"Container {self.id} is the {role} container of benchmark {benchmark.id}, no model."
+            )
         if self.kind is PartKind.DATASET and self.preparation_hash != benchmark.preparation_hash:
             raise PreparedDifferently(
-                f"Dataset {self.id} was not prepared with the preparation container of benchmark {benchmark.id}."
+                f"Dataset {self.id} was not prepared with the preparation container of benchmark {benchmark.id}.",
+                hint="Prepare the data with this benchmark's preparation container: medperf dataset create --benchmark"
+                f" {benchmark.id}",
             )
 
 
@@ -143,7 +157,7 @@ class Association:
         self, benchmark: Benchmark, part: Part, *, by: int, at: datetime, reason: str
     ) -> AssociationApproved:
         """The side that did not ask says yes, to what both sides still are."""
-        self._check_undecided()
+        self._check_undecided(AssociationState.APPROVED)
         benchmark.check_open()
         part.check_fits(benchmark)
         self._decide(AssociationState.APPROVED, by=by, at=at, reason=reason)
@@ -151,7 +165,7 @@ class Association:
 
     def reject(self, *, by: int, at: datetime, reason: str) -> AssociationRejected:
         """The side that did not ask says no."""
-        self._check_undecided()
+        self._check_undecided(AssociationState.REJECTED)
         self._decide(AssociationState.REJECTED, by=by, at=at, reason=reason)
         return AssociationRejected(**self.facts())
 
@@ -197,6 +211,18 @@ class Association:
         self.state = state
         self.decided_by, self.decided_at, self.reason = by, at, reason
 
-    def _check_undecided(self) -> None:
+    def _check_undecided(self, wanted: AssociationState) -> None:
         if self.state is not AssociationState.PENDING:
-            raise AlreadyDecided(f"Association {self.id} is {self.state.value} already.")
+            raise AlreadyDecided(
+                f"Association {self.id} is {self.state.value} already.", hint=self._what_is_left(wanted)
+            )
+
+    def _what_is_left(self, wanted: AssociationState) -> str:
+        if self.state is wanted:
+            return f"Nothing is left to do; see it with: medperf association view {self.id}"
+        if self.state is AssociationState.APPROVED:
+            return f"Either side ends it, whenever they like: medperf association withdraw {self.id}"
+        noun = self.part_kind.value
+        return (
+            f"It is over. A new one can be asked for: medperf {noun} associate --benchmark_uid {self.benchmark_id}"
+        )

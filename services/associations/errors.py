@@ -7,7 +7,7 @@ from services.kernel.errors import Conflict
 
 class AlreadyDecided(Conflict):
     code = "already_decided"
-    hint = "Nothing is left to do; see it with: medperf association view ID"
+    hint = "See it with: medperf association view"
 
 
 class AlreadyLive(Conflict):
@@ -32,9 +32,14 @@ class PartNotReady(Conflict):
 
 class PreparedDifferently(Conflict):
     code = "prepared_differently"
-    hint = "Prepare the data with this benchmark's preparation container: medperf dataset create --benchmark ID"
+    hint = "Prepare the data with this benchmark's preparation container: medperf dataset create"
 
 
 class NeedsNoAssociation(Conflict):
     code = "needs_no_association"
     hint = "Nothing is left to do: the reference model takes part already."
+
+
+class NoModelOfIt(Conflict):
+    code = "no_model_of_it"
+    hint = "Ask with a container that is a model: medperf model ls"

@@ -58,6 +58,9 @@ benchmark_copies = Table(
     Column("is_valid", Boolean, nullable=False),
     Column("preparation_hash", String(64), nullable=False),
     Column("reference_model_id", BigInteger, nullable=False),
+    # Kept since 0003: null for a benchmark that has not changed since.
+    Column("preparation_id", BigInteger, nullable=True),
+    Column("metrics_id", BigInteger, nullable=True),
 )
 
 model_copies = Table(

@@ -37,9 +37,9 @@ class NothingRegisteredBehindUrl(Conflict):
 
 class NotOperational(Conflict):
     code = "benchmark_not_operational"
-    hint = "Its owner brings it into operation first: medperf benchmark set-operational ID"
+    hint = "Its owner brings it into operation first: medperf benchmark set-operational"
 
 
 class ApprovalDecided(Conflict):
     code = "approval_decided"
-    hint = "Nothing is left to do; see it with: medperf benchmark view ID"
+    hint = "See it with: medperf benchmark view"

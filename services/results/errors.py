@@ -12,7 +12,7 @@ class AssociationNotApproved(Conflict):
 
 class BenchmarkNotOpen(Conflict):
     code = "benchmark_not_open"
-    hint = "Ask the benchmark's owner; see it with: medperf benchmark view ID"
+    hint = "Ask the benchmark's owner; see it with: medperf benchmark view"
 
 
 class ModelNotInBenchmark(Conflict):

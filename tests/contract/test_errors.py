@@ -57,6 +57,8 @@ def test_a_code_that_two_services_share_has_the_same_status_in_both(errors: list
 def test_every_refusal_says_what_to_do_next(errors: list[type[AppError]]) -> None:
     assert [error.code for error in errors if not error.hint.strip()] == []
     assert [error.code for error in errors if not re.fullmatch(r"[a-z]+(_[a-z]+)*", error.code)] == []
+    # A command that is to be typed names its thing, or nothing: never a word that stands for one.
+    assert [error.code for error in errors if re.search(r"medperf [a-z -]+.*\b(ID|UID)\b", error.hint)] == []
     assert [error.code for error in errors if not 400 <= error.status <= 599] == []
 
 

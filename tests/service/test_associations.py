@@ -120,6 +120,27 @@ def test_a_decided_request_cannot_be_decided_again(peer: Peer) -> None:
     response = peer.call("POST", f"{PATH}/{number}/approve", {}, by=COMMITTEE)
     assert (response.status_code, response.json()["code"]) == (409, "already_decided")
     assert peer.call("GET", f"{PATH}/{number}", by=SITE).json()["reason"] == "too small"
+    assert "medperf dataset associate --benchmark_uid 1" in response.json()["hint"]
+    again = peer.call("POST", f"{PATH}/{number}/reject", {}, by=COMMITTEE).json()["hint"]
+    assert again == f"Nothing is left to do; see it with: medperf association view {number}"
+
+
+def test_an_approval_that_was_a_mistake_is_ended_by_a_withdrawal_and_the_refusal_says_so(peer: Peer) -> None:
+    number = requested(peer)
+    peer.call("POST", f"{PATH}/{number}/approve", {}, by=COMMITTEE)
+    response = peer.call("POST", f"{PATH}/{number}/reject", {}, by=COMMITTEE)
+    assert (response.status_code, response.json()["code"]) == (409, "already_decided")
+    assert f"medperf association withdraw {number}" in response.json()["hint"]
+    assert peer.call("POST", f"{PATH}/{number}/withdraw", {}, by=COMMITTEE).status_code == 200
+
+
+@pytest.mark.parametrize(("uid", "role"), [(1, "preparation"), (3, "metrics")])
+def test_what_prepares_a_benchmarks_data_or_scores_it_cannot_be_its_model(peer: Peer, uid: int, role: str) -> None:
+    peer.tell(facts.container(id=uid, hash=str(uid) * 64))
+    response = peer.call("POST", PATH, {"benchmark_id": 1, "model_id": uid}, by=MODEL_OWNER)
+    assert (response.status_code, response.json()["code"]) == (409, "no_model_of_it")
+    assert f"Container {uid} is the {role} container of benchmark 1" in response.json()["detail"]
+    assert "medperf model ls" in response.json()["hint"]
 
 
 def test_a_pair_has_one_live_association_and_may_ask_again_after_a_rejection(peer: Peer) -> None:

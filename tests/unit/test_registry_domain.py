@@ -176,8 +176,9 @@ def test_a_benchmark_cannot_be_made_of_an_invalid_container(role: str) -> None:
 @pytest.mark.parametrize("verb", ["approve", "reject"])
 def test_a_benchmark_in_development_cannot_be_decided(verb: str) -> None:
     undecided = benchmark()
-    with pytest.raises(NotOperational):
+    with pytest.raises(NotOperational) as refused:
         getattr(undecided, verb)(by=ADMINISTRATOR)
+    assert refused.value.hint.endswith(f"medperf benchmark set-operational {undecided.id}")
     assert (undecided.approval, undecided.decided_by) == (Decision.PENDING, None)
 
 
@@ -188,13 +189,18 @@ def test_a_rejection_can_be_taken_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "decided"),
-    [("approve", Decision.APPROVED), ("reject", Decision.APPROVED), ("reject", Decision.REJECTED)],
+    ("verb", "decided", "command"),
+    [
+        ("approve", Decision.APPROVED, "benchmark view {id}"),
+        ("reject", Decision.APPROVED, "benchmark update {id} --invalid"),
+        ("reject", Decision.REJECTED, "benchmark view {id}"),
+    ],
 )
-def test_a_decided_benchmark_cannot_be_decided_again(verb: str, decided: Decision) -> None:
+def test_a_decided_benchmark_cannot_be_decided_again(verb: str, decided: Decision, command: str) -> None:
     made = benchmark(state=State.OPERATION, approval=decided)
-    with pytest.raises(ApprovalDecided, match=decided.value):
+    with pytest.raises(ApprovalDecided, match=decided.value) as refused:
         getattr(made, verb)(by=ADMINISTRATOR)
+    assert refused.value.hint.endswith(command.format(id=made.id))
     assert made.approval is decided
 
 

@@ -160,12 +160,26 @@ class Benchmark:
 
     def _decide(self, approval: Decision, *, by: int) -> None:
         if self.state is not State.OPERATION:
-            raise NotOperational(f"Benchmark {self.id} is still in development.")
+            raise NotOperational(
+                f"Benchmark {self.id} is still in development.",
+                hint=f"Its owner brings it into operation first: medperf benchmark set-operational {self.id}",
+            )
         # A rejection can be taken back: its owner could not register the same parts again.
         if self.approval is approval or self.approval is Decision.APPROVED:
-            raise ApprovalDecided(f"Benchmark {self.id} is {self.approval.value} already.")
+            raise ApprovalDecided(
+                f"Benchmark {self.id} is {self.approval.value} already.", hint=self._what_is_left(approval)
+            )
         self.approval = approval
         self.decided_by = by
+
+    def _what_is_left(self, wanted: Decision) -> str:
+        if self.approval is wanted:
+            return f"Nothing is left to do; see it with: medperf benchmark view {self.id}"
+        return (
+            "An approval is not taken back, since datasets and models may have joined. To let nothing more be asked"
+            f" for or submitted, mark it invalid, as its owner or an administrator: medperf benchmark update {self.id}"
+            " --invalid"
+        )
 
 
 def _why_not_ready(part: Container) -> str:
