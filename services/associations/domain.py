@@ -95,8 +95,8 @@ class Part:
         if self.kind is PartKind.DATASET and self.preparation_hash != benchmark.preparation_hash:
             raise PreparedDifferently(
                 f"Dataset {self.id} was not prepared with the preparation container of benchmark {benchmark.id}.",
-                hint="Prepare the data with this benchmark's preparation container: medperf dataset create --benchmark"
-                f" {benchmark.id}",
+                hint="Prepare the data with this benchmark's preparation container: medperf dataset create"
+                f" --benchmark {benchmark.id}",
             )
 
 

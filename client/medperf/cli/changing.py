@@ -83,8 +83,8 @@ def _in_short(value: object) -> str:
 def _stands_otherwise(refused: Refused, noun: str, made: Thing, differing: list[str]) -> Refused:
     lines = "".join(f"\n  {line}" for line in differing)
     return Refused(
-        f"You registered a {noun} of the same parts before: {noun} {made.id} ({made.name}), {made.state}. It stands"
-        f" as it is; what you gave now is not registered:{lines}",
+        f"You registered a {noun} of the same parts before: {noun} {made.id} ({made.name}), {made.state}. It"
+        f" stands as it is; what you gave now is not registered:{lines}",
         hint=f"Go on with {noun} {made.id}. `medperf {noun} update --help` lists what of it may change in any"
         " state; for anything else register another, of which at least one part differs.",
         code=refused.code,

@@ -176,9 +176,9 @@ class Benchmark:
         if self.approval is wanted:
             return f"Nothing is left to do; see it with: medperf benchmark view {self.id}"
         return (
-            "An approval is not taken back, since datasets and models may have joined. To let nothing more be asked"
-            f" for or submitted, mark it invalid, as its owner or an administrator: medperf benchmark update {self.id}"
-            " --invalid"
+            "An approval is not taken back, since datasets and models may have joined. To let nothing more be"
+            " asked for or submitted, mark it invalid, as its owner or an administrator: medperf benchmark update"
+            f" {self.id} --invalid"
         )
 
 
