@@ -33,7 +33,11 @@ def user() -> None:
 
 @user.command()
 @click.argument("name")
-@click.option("--admin", is_flag=True, help="An administrator: approves benchmarks, sees everything.")
+@click.option(
+    "--admin",
+    is_flag=True,
+    help="An administrator: decides about benchmarks; sees everything but scores and whose they are.",
+)
 @_password_option
 def add(name: str, admin: bool, password_stdin: bool) -> None:
     """Make an account."""

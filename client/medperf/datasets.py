@@ -65,11 +65,21 @@ class Link(BaseModel):
     owner_id: int
 
 
+class Preparer(BaseModel):
+    """Who was logged in when a dataset was prepared: the server's ID of them, and their name."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    user_id: int
+    username: str
+
+
 class LocalDataset(BaseModel):
     """A prepared dataset; `folder` holds `data/`, `labels/`, this record and the records of its files.
 
     The same data may be registered by each of several people who log in on this machine: `server_id` is the server
-    UID of whoever is logged in, in `owner_id`, or of nobody known in records of earlier versions.
+    UID of whoever is logged in, in `owner_id`, or of nobody known in records of earlier versions. Nor do these say
+    by whom it was prepared.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -87,6 +97,7 @@ class LocalDataset(BaseModel):
     server_id: int | None = None
     owner_id: int | None = None
     links_of_others: tuple[Link, ...] = ()
+    prepared_by: tuple[Preparer, ...] = ()
 
     @property
     def data(self) -> Path:
@@ -122,6 +133,18 @@ class LocalDataset(BaseModel):
             data_hash=self.data_hash,
             preparation_id=self.preparation.id,
             statistics=self.statistics,
+        )
+
+    def check_prepared_by(self, user_id: int | None, username: str | None) -> None:
+        """Raise UsageError where others prepared it: who logs in after them on a machine has not their data."""
+        if not self.prepared_by or user_id in {one.user_id for one in self.prepared_by}:
+            return
+        names = " and ".join(one.username for one in self.prepared_by)
+        raise UsageError(
+            f"Dataset {self.generated_uid} was prepared on this machine by {names}, and you are logged in as"
+            f" {username}: it would be registered as yours.",
+            hint=f"Log in as who prepared it (medperf login --username {self.prepared_by[0].username}). If the"
+            " data is yours to register, prepare it yourself first: medperf dataset create; its UID is the same.",
         )
 
     def linked_to(self, server_id: int, owner_id: int | None = None) -> LocalDataset:
@@ -245,8 +268,9 @@ def _refuse_link_of_another(known: list[LocalDataset], server_id: int) -> None:
         if any(link.server_id == server_id for link in dataset.links_of_others):
             raise UsageError(
                 f"Dataset {server_id} was registered by somebody else who logged in on this machine.",
-                hint="`medperf auth status` shows who you are: log in as that person, or register the data as"
-                f" yours: `medperf dataset submit --data_uid {uid_to_type(dataset)}`.",
+                hint="`medperf auth status` shows who you are: log in as that person, or, if it is yours to"
+                " register too, prepare it yourself (medperf dataset create), then: `medperf dataset submit"
+                f" --data_uid {uid_to_type(dataset)}`.",
             )
 
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from medperf.bodies import in_words
 from medperf.containers import LocalContainer
-from medperf.datasets import RECORDS, LocalDataset, Preparation, Source, alone_with, hold, read_dataset
+from medperf.credentials import Keyring
+from medperf.datasets import RECORDS, LocalDataset, Preparation, Preparer, Source, alone_with, hold, read_dataset
 from medperf.errors import IntegrityError, UsageError
 from medperf.files import write_atomically
 from medperf.home import Home
@@ -90,11 +91,17 @@ def prepare(
             statistics=statistics,
             source=source,
             created_at=datetime.now(UTC),
+            prepared_by=_whoever_is_logged_in(runner.home),
         )
         with alone_with(runner.home, dataset, on_wait=runner.on_line):
             kept = _keep(runner.home, dataset, identity, prepared)
         runner.journal.belong_to(kept.generated_uid, runs)
         return kept
+
+
+def _whoever_is_logged_in(home: Home) -> tuple[Preparer, ...]:
+    kept = Keyring(home.credentials).load()
+    return () if kept is None else (Preparer(user_id=kept.user_id, username=kept.username),)
 
 
 def _keep(home: Home, dataset: LocalDataset, identity: Identity, prepared: TaskOutputs) -> LocalDataset:
@@ -137,7 +144,9 @@ def _continued(existing: LocalDataset, dataset: LocalDataset) -> LocalDataset:
     said anew."""
     if existing.server_id is None:
         said = {name: getattr(dataset, name) or getattr(existing, name) for name in ("description", "location")}
-        return dataset.model_copy(update={**said, "links_of_others": existing.links_of_others})
+        preparers = tuple(dict.fromkeys((*existing.prepared_by, *dataset.prepared_by)))
+        more = {"links_of_others": existing.links_of_others, "prepared_by": preparers}
+        return dataset.model_copy(update={**said, **more})
     if existing.preparation.hash != dataset.preparation.hash:
         raise UsageError(
             f"This data is registered as dataset {existing.server_id}, prepared by container"

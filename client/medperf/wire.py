@@ -34,6 +34,10 @@ _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 10.0
 # `in_progress` is our own earlier attempt, still at work; `not_known_yet` is a service that has not heard yet.
 _CODES_TO_WAIT_FOR = {"in_progress", "not_known_yet"}
+_CUT_OFF = "its answer was cut off"
+_AS_TLS_ANSWERS_HTTP = {_CUT_OFF, "Connection reset by peer"}
+# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OTHER_NAME = {62, 64}
 _STATUSES_TO_WAIT_FOR = {429, 500, 502, 503, 504}
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -119,7 +123,7 @@ class Wire:
         if answer.status == 409 and (problem := answer.problem) and problem.code in _CODES_TO_WAIT_FOR:
             raise self._failing(request, answer)
         if answer.is_success and answer.content and not _is_json(answer.content):
-            raise self._lost(request, "its answer was cut off")
+            raise self._lost(request, _CUT_OFF)
         return answer
 
     def _exchange(self, request: Request, patience: Patience) -> Answer:
@@ -170,11 +174,15 @@ class Wire:
 
     def _unreachable(self, why: str) -> ServerUnreachable:
         way = f" through the proxy {self._proxy}" if self._proxy is not None else ""
+        is_perhaps_tls = why in _AS_TLS_ANSWERS_HTTP and self._server.startswith("http://")
+        is_https = (
+            " A server of TLS answers so to plain http: perhaps its address is https://…" if is_perhaps_tls else ""
+        )
         return ServerUnreachable(
             f"The server at {self._server} is not answering{way} ({why}).",
             hint="Check that it runs and that this machine reaches it (--server, MEDPERF_SERVER; HTTPS_PROXY,"
             " NO_PROXY; `medperf doctor` looks at each), "
-            "then run the same command again: nothing is sent twice.",
+            f"then run the same command again: nothing is sent twice.{is_https}",
         )
 
 
@@ -258,6 +266,14 @@ def check_trust(error: httpx.TransportError, server: str) -> None:
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
+        hint = (
+            "Ask the server's operator for the name that its certificate is made for, and give that as --server"
+            " (MEDPERF_SERVER): no CA mends this."
+        )
+        if cause.verify_code in _OTHER_NAME:
+            raise ServerUnreachable(
+                f"The certificate of {server} is made for another name ({cause.verify_message}).", hint=hint
+            ) from error
         raise ServerUnreachable(
             f"The certificate of {server} is not trusted on this machine ({cause.verify_message}).",
             hint="If your site has a CA of its own, or a proxy that signs its connections, give that CA's file as"
@@ -269,7 +285,7 @@ def _plain(error: httpx.RequestError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
     if isinstance(error, httpx.RemoteProtocolError):
-        return "its answer was cut off"
+        return _CUT_OFF
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 

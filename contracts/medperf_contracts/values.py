@@ -18,7 +18,11 @@ from pydantic import (
 )
 
 # Control characters can paint a terminal or break a log line; a newline is allowed in prose only.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# In a name also what has no width and no meaning: two names that look alike must not differ. U+200C and U+200D are
+# letters' company in several scripts.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
 CONTROL_BUT_NEWLINE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -26,7 +30,7 @@ CONTROL_BUT_NEWLINE = re.compile(
 
 def _one_line(text: str) -> str:
     if _CONTROL.search(text):
-        raise ValueError("must be one line without control characters")
+        raise ValueError("must be one line without control or invisible characters")
     return text
 
 

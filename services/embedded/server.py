@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -43,9 +44,12 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        is_the_address = error.errno in (errno.EADDRNOTAVAIL, errno.EINVAL) or isinstance(error, socket.gaierror)
         raise StoreError(
             f"Cannot listen on {host}:{port}: {error.strerror}.",
-            hint="Choose another port: medperf-server up --port 8001",
+            hint="Give --host an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for all it has."
+            if is_the_address
+            else "Choose another port: medperf-server up --port 8001",
         ) from None
     listener.listen(128)
     return listener

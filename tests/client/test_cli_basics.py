@@ -271,7 +271,7 @@ def test_automation_logs_in_by_standard_input(peer: ScriptedPeer) -> None:
     done = medperf("login", "--username", "ada", "--password_stdin", typed="wrong\n")
     assert done.returncode == 6
     assert "The user name or the password is wrong." in done.stderr
-    done = medperf("login", "--username", "ada da", "--password_stdin", typed="sesame\n")
+    done = medperf("login", "--username", "ada da", "--password_stdin", "--yes", typed="sesame\n")
     assert done.returncode == 2
     assert "username" in done.stderr
 
@@ -292,6 +292,23 @@ def test_a_piped_password_is_a_line_of_text_however_it_ends(peer: ScriptedPeer) 
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
         assert b"What to do: " in done.stderr
     assert [one.path for one in peer.asked[asked:] if one.method == "POST"] == []
+
+
+def test_somebody_elses_login_is_replaced_on_a_yes_only(peer: ScriptedPeer) -> None:
+    keyring = Keyring(Home.at(peer.url).credentials)
+    asked = len(peer.asked)
+    login = ("login", "--username", "eve", "--password_stdin")
+    done = medperf(*login, typed="sesame\n")
+    assert (done.returncode, "ada is logged in here" in done.stderr) == (3, True)
+    assert [one.path for one in peer.asked[asked:] if one.method == "POST"] == []
+    kept = keyring.load()
+    assert kept is not None
+    assert kept.username == "ada"
+    assert medperf(*login, "--yes", typed="sesame\n").returncode == 6, (
+        "it was asked: this server does not know eve"
+    )
+    keyring.forget()
+    assert medperf(*login, typed="sesame\n").returncode == 6, "where nobody is logged in there is no question"
 
 
 def test_a_login_needs_a_terminal_or_says_what_else(peer: ScriptedPeer) -> None:

@@ -95,10 +95,10 @@ def test_associations(serve: Serve, printed: Printed) -> None:
 def test_results(serve: Serve, printed: Printed) -> None:
     serve(listed("result", answers.result(1), answers.result(2, dataset_id=None, metrics=None)))
     assert printed("result", "ls") == (
-        "  UID    Benchmark UID    Model UID    Dataset UID  Partial    Current    Submitted\n"
+        "  UID    Benchmark UID    Model UID  Dataset UID    Partial    Current    Submitted\n"
         "-----  ---------------  -----------  -------------  ---------  ---------  ----------------\n"
-        "    1                1            4              1  False      True       2026-01-02 03:05\n"
-        "    2                1            4                 False      True       2026-01-02 03:05\n"
+        "    1                1            4  1              False      True       2026-01-02 03:05\n"
+        "    2                1            4  not shown      False      True       2026-01-02 03:05\n"
     )
 
 
@@ -178,6 +178,37 @@ def test_a_thing_is_shown_whole(serve: Serve, printed: Printed, noun: str) -> No
     assert list(shown) == list(json.loads(printed(noun, "view", "7", "--json")))
     assert set(thing) <= set(shown)
     assert shown["id"] == "7"
+
+
+def test_what_a_person_may_not_see_is_said_to_be_hidden_and_not_undefined(serve: Serve, printed: Printed) -> None:
+    hidden = ("dataset_id", "metrics", "engine", "dataset_hash", "started_at", "finished_at")
+    unseen = answers.result(7, **dict.fromkeys(hidden))
+    serve(
+        {
+            "GET /api/v1/results/7": Reply.of(unseen),
+            "GET /api/v1/results/8": Reply.of(answers.result(8, metrics={"auc": None})),
+            "GET /api/v1/associations/7": Reply.of(answers.association(7, summary=None)),
+        }
+    )
+    shown = printed("result", "view", "7")
+    assert [f"{name}: null  # not shown to you\n" in shown for name in hidden] == [True] * len(hidden)
+    assert "undefined" not in shown
+    assert json.loads(printed("result", "view", "7", "--json"))["metrics"] is None
+    assert "auc: null  # undefined\n" in printed("result", "view", "8")
+    shown = printed("association", "view", "7")
+    assert ("summary: null  # not shown to you\n" in shown, "decided_by: null\n" in shown) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "command", ["benchmark view", "container view", "association view", "association withdraw"]
+)
+def test_an_id_that_no_thing_can_have_is_refused_here_by_its_bounds(
+    serve: Serve, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    peer = serve({})
+    assert run([*command.split(), str(2**63)]) == 2
+    assert f"is not in the range 1<=x<={2**63 - 1}" in capsys.readouterr().err
+    assert peer.asked == []
 
 
 def test_a_thing_that_is_not_there_is_a_refusal(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

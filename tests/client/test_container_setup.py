@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from client.conftest import NewPerson, Serve
-from containers.small import write_container
+from containers.small import manifest_of, write_container
 from medperf.archives import extract
 from medperf.cli.main import run
 from medperf.manifest import Role
@@ -405,6 +405,50 @@ def test_bringing_into_operation_asks_and_is_done_once(
     assert f'"id": {uid}' in stranger.do("container", "ls", "--json")
 
 
+def test_what_is_somebody_elses_is_refused_before_anything_is_fetched_or_asked(serve: Serve) -> None:
+    peer = serve({"GET /api/v1/containers/3": Reply.of(answers.container(3, state="DEVELOPMENT"))})
+    for command, says in (
+        (("container", "update", "3", "--additional_files", "/assets/a.tar.gz"), "its owner or an administrator"),
+        (("container", "set-operational", "3"), "its owner"),
+    ):
+        error = io.StringIO()
+        with redirect_stderr(error):
+            assert run(command) == 6, "no question was asked: that would be 3"
+        assert f"Only {says} may do this with container 3." in error.getvalue()
+        assert "Its owner is committee." in error.getvalue()
+    assert {one.method for one in peer.asked} == {"GET"}
+    assert "/assets/a.tar.gz" not in peer.paths()
+
+
+@pytest.mark.parametrize("role", Role)
+def test_what_comes_next_is_what_the_roles_of_a_container_allow(
+    serve: Serve, capsys: pytest.CaptureFixture[str], role: Role
+) -> None:
+    thing = answers.container(3, owner_id=5, state="DEVELOPMENT", manifest=json.dumps(manifest_of(role)))
+    serve(
+        {
+            "GET /api/v1/containers/3": Reply.of(thing),
+            "POST /api/v1/containers/3/set-operational": Reply.of({**thing, "state": "OPERATION"}),
+        }
+    )
+    assert run(["container", "set-operational", "3", "--yes"]) == 0
+    printed = capsys.readouterr().out
+    assert "medperf benchmark submit FILE.yaml" in printed
+    assert ("medperf model associate" in printed) == (role is Role.MODEL)
+
+
+def test_an_administrator_may_change_what_is_somebody_elses(serve: Serve) -> None:
+    peer = serve(
+        {
+            "GET /api/v1/users/me": Reply.of({**answers.user(), "is_admin": True}),
+            "GET /api/v1/containers/3": Reply.of(answers.container(3)),
+            "PATCH /api/v1/containers/3": Reply.of(answers.container(3, version=2, is_valid=False)),
+        }
+    )
+    assert run(["container", "update", "3", "--invalid", "--yes"]) == 0
+    assert peer.asked[-1].method == "PATCH"
+
+
 def test_what_may_change_changes_and_what_it_does_stays(
     owner: Person, embedded: EmbeddedServer, model: Path
 ) -> None:
@@ -458,11 +502,11 @@ def test_a_change_that_lost_a_race_is_refused_and_says_what_to_do(
 def test_a_change_carries_the_version_that_was_shown(serve: Serve) -> None:
     def change(asked: Asked) -> Reply:
         assert asked.headers["if-match"] == '"7"'
-        return Reply.of(answers.container(3, version=8))
+        return Reply.of(answers.container(3, version=8, owner_id=5))
 
     serve(
         {
-            "GET /api/v1/containers/3": Reply.of(answers.container(3, version=7)),
+            "GET /api/v1/containers/3": Reply.of(answers.container(3, version=7, owner_id=5)),
             "PATCH /api/v1/containers/3": change,
         }
     )

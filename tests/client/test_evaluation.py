@@ -280,6 +280,7 @@ def test_the_data_owners_steps_in_the_words_of_the_tutorial(
     assert (path, printed(out)) == ("/associations", body)
     assert set(body["summary"]) == {"metrics", "started_at", "finished_at", "seconds"}
     assert "secret" not in str(server.posted)
+    assert "Scores in benchmark 1 (chest-1) are seen by you and by the benchmark's owner, and by nobody" in out
 
     server.state = "APPROVED"
     code, out, err = medperf(*RUN)
@@ -307,10 +308,25 @@ Total number of models: 2
     code, out, _ = medperf("result", "submit", "--result", "b1m4d9", "--yes")
     assert (code, "b1m4d9 is accepted. Server UID: 34" in out) == (0, True)
     assert (server.posted[2][0], printed(out)) == ("/results", server.posted[2][1])
+    assert "are seen by you and by the benchmark's owner, and by nobody else" in out
     code, out, _ = medperf("result", "submit", "--all", "--yes")
     assert (code, [body["model_id"] for path, body in server.posted if path == "/results"]) == (0, [4, 2])
     code, out, _ = medperf("result", "submit", "--all", "--yes")
     assert (code, out) == (0, "Nothing is left to send.\n")
+
+
+def test_that_scores_are_public_is_said_before_the_question(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    ready(site)
+    server.benchmark["public_scores"] = True
+    server.state = None
+    code, out, _ = medperf("dataset", "associate", "--benchmark_uid", "1", "--data_uid", "9")
+    assert (code, "Scores in benchmark 1 (chest-1) are public: everybody" in out) == (3, True)
+    server.state = "APPROVED"
+    assert medperf(*RUN)[0] == 0
+    code, out, _ = medperf("result", "submit", "--all")
+    assert (code, "Scores in benchmark 1 (chest-1) are public: everybody" in out) == (3, True)
 
 
 def printed(out: str) -> Any:
@@ -371,18 +387,24 @@ def test_one_model_that_fails_does_not_stop_the_others(
 ) -> None:
     ready(site)
     site.shelf.register(2, Role.MODEL, fault="infer")
-    server.models = [2, 4, 5]
+    server.models = [2, 4, 5, 6, 7]
+    # Neither is a model: one prepares data, the other has a manifest that is none.
+    site.shelf.register(6, Role.PREPARATION)
+    site.shelf.add(7, Role.MODEL, manifest="a: 1", parameters="fault: \n", archive=b"")
     site.shelf.views[5] = site.shelf.register(5, Role.MODEL).model_copy(update={"hash": "0" * 64})
 
     code, out, err = medperf(*RUN)
 
     assert code == PartlyDone.exit_code
-    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()[2:5]]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()[2:7]]
     assert rows[0] == ["2", "The task 'infer' ended with exit code 3"]
     assert rows[1] == ["4", "b1m4d9", "False", "False"]
     assert rows[2][0] == "5"
     assert rows[2][1] == "The hash of container 5 (small-model-5) is not what its reg…"
-    assert "        2 failed\n        1 ran successfully" in out
+    assert (rows[3][0], rows[4][0]) == ("6", "7")
+    assert re.search(r"Model 6: .* cannot be a benchmark's model container: tasks\.infer is missing", err)
+    assert "Model 7: In the container's manifest, tasks is missing" in err
+    assert "        4 failed\n        1 ran successfully" in out
     assert "Done" not in out
     assert "task.log" in err
     assert [one.name for one in local_results(site.home)] == ["b1m4d9"]
@@ -517,6 +539,11 @@ def test_what_somebody_else_registered_is_not_on_the_server_for_the_next_person(
     assert " 9 " not in medperf("dataset", "ls", "--local")[1]
     code, _, err = medperf("dataset", "associate", "-b", "1", "-d", "9")
     assert (code, "registered by somebody else" in err) == (2, True)
+    # What they prepared is not the next person's to register, until that one has prepared it as well.
+    code, _, err = medperf("dataset", "submit", "--data_uid", uid, "-y")
+    assert (code, "prepared on this machine by user-5, and you are logged in as user-6" in err) == (2, True)
+    assert "medperf login --username user-5" in err
+    assert created(site, medperf) == uid
     code, out, _ = medperf("dataset", "submit", "--data_uid", uid, "-y")
     assert (code, "Server UID: 12" in out, "already" in out) == (0, True, False)
     assert [path for path, _ in server.posted] == ["/datasets", "/datasets"]

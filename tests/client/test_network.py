@@ -601,3 +601,26 @@ def test_an_asset_is_followed_to_another_origin_without_a_login(status: int) -> 
         for asked in (*peer.asked, *store.asked):
             assert not {"authorization", "cookie"} & asked.headers.keys()
         assert len(store.asked) == 1
+
+
+def test_a_certificate_for_another_name_is_told_apart_from_one_that_nobody_trusts(
+    tmp_path: Path, authority: Authority
+) -> None:
+    with ScriptedPeer(script, tls=authority.server("other.example")) as peer:
+        home = logged_in(peer.url)
+        with (
+            gateway_of(home, authority.file) as gateway,
+            pytest.raises(ServerUnreachable, match="is made for another name") as refused,
+        ):
+            gateway.server()
+    assert "no CA mends this" in refused.value.hint
+
+
+def test_plain_http_to_a_server_of_tls_is_asked_whether_its_address_is_https(
+    tmp_path: Path, authority: Authority
+) -> None:
+    with ScriptedPeer(script, tls=authority.server("127.0.0.1")) as peer:
+        home = logged_in(peer.url.replace("https://", "http://"))
+        with gateway_of(home, bound_seconds=0.2) as gateway, pytest.raises(ServerUnreachable) as refused:
+            gateway.server()
+    assert "perhaps its address is https://" in refused.value.hint

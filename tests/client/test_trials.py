@@ -389,15 +389,23 @@ def test_what_the_server_would_refuse_is_refused_before_anything_runs(
 
     refused(benchmark, parts.metrics, by=owner, code=2, says="is no model: tasks.infer is missing")
     refused(benchmark, parts.reference_model, by=committee, code=2, says="is the reference model of benchmark")
+    other = person("other")
+    refused(
+        benchmark,
+        model,
+        by=other,
+        code=6,
+        says=f"Only its owner or the benchmark's owner may do this with model {model}.",
+    )
     refused(99_999, model, by=owner, code=6, says="There is no benchmark 99999")
     owner.do("container", "update", model, "--invalid", "--yes")
     refused(benchmark, model, by=owner, code=15, says=f"Model {model} ({owner.name}) is marked as not valid")
     owner.do("container", "update", model, "--valid", "--yes")
     committee.do("benchmark", "update", benchmark, "--invalid", "--yes")
     refused(benchmark, model, by=owner, code=15, says=f"Benchmark {benchmark} ({committee.name}) is marked")
-    local = next(place for place in (owner.machine / "home").iterdir() if place.is_dir())
-    runs = Journal(Home("", local).journal).runs()
-    assert runs == []
+    for somebody in (owner, other):
+        local = next(place for place in (somebody.machine / "home").iterdir() if place.is_dir())
+        assert Journal(Home("", local).journal).runs() == []
 
 
 def test_models_are_the_containers_with_a_models_task(

@@ -16,7 +16,7 @@ import pexpect
 import pytest
 
 from service.served import ADA, COMMAND_SECONDS, PROGRAM, STOP_SECONDS, Start, environment, refused, run, servers
-from services.embedded.server import serve
+from services.embedded.server import listen, serve
 from services.embedded.store import Store, StoreError
 
 
@@ -295,3 +295,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file under the folder. The lock's text says who has it, and is not kept."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): b"" if path.name == "lock" else path.read_bytes() for path in files}
+
+
+def test_an_address_that_is_not_this_machines_is_told_apart_from_a_port_that_is_taken() -> None:
+    for host in ("192.0.2.1", "no-such-host.invalid"):
+        with pytest.raises(StoreError, match="Cannot listen on") as refused:
+            listen(host, 0)
+        assert "--host an address of this machine" in refused.value.hint
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(StoreError) as refused:
+            listen("127.0.0.1", taken.getsockname()[1])
+        assert "Choose another port" in refused.value.hint

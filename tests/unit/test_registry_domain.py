@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from medperf_contracts.access import Role
 from medperf_contracts.registry import (
@@ -244,3 +245,14 @@ def test_the_owner_of_a_dataset_is_not_also_its_other_side() -> None:
     assert made.roles_of(OWNER, benchmark_owner_ids={OWNER, 20}) == {Role.OWNER}
     assert made.roles_of(20, benchmark_owner_ids={OWNER, 20}) == {Role.OTHER_SIDE}
     assert made.roles_of(SOMEBODY, benchmark_owner_ids={OWNER, 20}) == set()
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\u2028", "\u2060", "\ufeff", "\u200f", "\u061c", "\x07", "\n"])
+def test_a_name_holds_no_sign_that_nobody_sees(sign: str) -> None:
+    with pytest.raises(ValidationError, match="control or invisible characters"):
+        NewContainer(name=f"che{sign}st", manifest="a: 1")
+
+
+def test_a_name_in_any_script_is_fine_and_the_spaces_around_it_are_not_kept() -> None:
+    persian = "\u0645\u06cc\u200c\u0631\u0648\u062f"
+    assert NewContainer(name=f"  {persian} ", manifest="a: 1").name == persian

@@ -11,6 +11,7 @@ import click
 from medperf.errors import UsageError
 from medperf.terminal import printable
 
+from .changing import UID
 from .listing import Column, choice, mine_option, print_list, print_thing, silent_yes_option, when
 from .prompts import confirm, yes_option
 from .session import Session, pass_session
@@ -24,7 +25,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 STATES = ("PENDING", "APPROVED", "REJECTED", "WITHDRAWN")
-_UID = click.IntRange(min=1)
 
 
 @click.group()
@@ -34,9 +34,9 @@ def association() -> None:
 
 @association.command()
 @mine_option
-@click.option("--benchmark", type=_UID, metavar="UID", help="Only those with this benchmark.")
-@click.option("--dataset", type=_UID, metavar="UID", help="Only those of this dataset.")
-@click.option("--model", type=_UID, metavar="UID", help="Only those of this model.")
+@click.option("--benchmark", type=UID, metavar="UID", help="Only those with this benchmark.")
+@click.option("--dataset", type=UID, metavar="UID", help="Only those of this dataset.")
+@click.option("--model", type=UID, metavar="UID", help="Only those of this model.")
 @click.option("--state", type=choice(STATES), help="Only those in this state.")
 @click.option("--pending", is_flag=True, help="Only those that wait for your decision.")
 @json_option
@@ -92,7 +92,7 @@ def _for_me_to_decide(gateway: Gateway, found: Iterable[AssociationView]) -> Ite
 
 
 @association.command()
-@click.argument("association_uid", type=_UID)
+@click.argument("association_uid", type=UID)
 @json_option
 @silent_yes_option
 @pass_session
@@ -100,17 +100,18 @@ def view(session: Session, association_uid: int, as_json_text: bool) -> None:
     """Show an association whole, with what the compatibility test gave."""
     from medperf_contracts.associations import AssociationView
 
-    print_thing(session, "association", association_uid, AssociationView, as_json_text=as_json_text)
+    hidden = frozenset({"summary"})  # it holds scores, which administrators do not see
+    print_thing(session, "association", association_uid, AssociationView, as_json_text=as_json_text, hidden=hidden)
 
 
 def _which(command: Callable[P, R]) -> Callable[P, R]:
     """Add the ways to name one association: its UID, or the pair that it joins; and the reason."""
     for option in (
         click.option("--reason", default="", metavar="TEXT", help="Why; both sides see it."),
-        click.option("--model_uid", type=_UID, metavar="UID", help="The model of the pair."),
-        click.option("--data_uid", type=_UID, metavar="UID", help="The dataset of the pair: its server UID."),
-        click.option("--benchmark_uid", type=_UID, metavar="UID", help="The benchmark of the pair."),
-        click.argument("association_uid", type=_UID, required=False),
+        click.option("--model_uid", type=UID, metavar="UID", help="The model of the pair."),
+        click.option("--data_uid", type=UID, metavar="UID", help="The dataset of the pair: its server UID."),
+        click.option("--benchmark_uid", type=UID, metavar="UID", help="The benchmark of the pair."),
+        click.argument("association_uid", type=UID, required=False),
     ):
         command = option(command)
     return command

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from medperf.errors import UsageError
+from medperf.terminal import printable
 
 from .listing import silent_yes_option
-from .prompts import has_terminal, piped_password, yes_option
+from .prompts import confirm, has_terminal, piped_password, yes_option
 from .session import Session, pass_session
 from .tables import json_option, print_view
 
@@ -32,12 +33,30 @@ def login(session: Session, username: str | None, password_stdin: bool, yes: boo
     session.begins_anew = True
     gateway = session.gateway  # first: whoever types a password should know where it goes
     name = username or click.prompt("Username", err=True)
+    _check_same_person(session, name, yes=yes)
     if password_stdin:
         password = piped_password("password")
     else:
         password = click.prompt("Password", hide_input=True, err=True)
     credentials = gateway.login(name, password)
     click.echo(f"Logged in to {session.server} as {credentials.username}.")
+
+
+def _check_same_person(session: Session, name: str, *, yes: bool) -> None:
+    """Ask before somebody else's login on this machine is replaced."""
+    from medperf.credentials import Keyring
+
+    before = Keyring(session.home.credentials).load()
+    if before is None or before.username == name:
+        return
+    click.echo(
+        printable(
+            f"{before.username} is logged in here. What is kept in {session.home.root} serves you both; each has a"
+            " folder of their own with another MEDPERF_HOME."
+        ),
+        err=True,
+    )
+    confirm(printable(f"Log in as {name}, in the place of {before.username}?"), yes=yes)
 
 
 @click.command()

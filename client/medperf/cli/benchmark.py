@@ -11,6 +11,7 @@ from medperf.terminal import printable
 
 from . import benchmark_setup
 from .benchmark_views import ls, view
+from .changing import UID
 from .dataset import DATA_UID_HELP
 from .engines import How, how_options
 from .listing import silent_yes_option
@@ -65,9 +66,7 @@ class Outcome:
 
 
 @benchmark.command()
-@click.option(
-    "--benchmark", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
-)
+@click.option("--benchmark", "-b", "benchmark_id", required=True, type=UID, help="The benchmark's UID.")
 @click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
 @click.option(
     "--ignore_model_errors",

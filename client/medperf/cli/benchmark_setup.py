@@ -158,7 +158,10 @@ def set_operational(session: Session, benchmark_uid: int, yes: bool) -> None:
         session, "benchmark", benchmark_uid, BenchmarkView, meaning=meaning, yes=yes
     )
     if changed is not None:
-        click.echo("Next, an administrator decides; `medperf notifications ls` tells you.")
+        click.echo(
+            "Next, an administrator decides. The server does not tell them: ask one; `medperf benchmark ls"
+            " --pending` shows them what waits. `medperf notifications ls` tells you what they decided."
+        )
 
 
 @click.command()

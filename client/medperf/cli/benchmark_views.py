@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .changing import UID
 from .container import STATES
 from .listing import Column, choice, mine_option, owner_filter, print_list, print_thing, silent_yes_option
 from .session import Session, pass_session
@@ -57,7 +58,7 @@ def ls(
 
 
 @click.command()
-@click.argument("benchmark_uid", type=click.IntRange(min=1))
+@click.argument("benchmark_uid", type=UID)
 @json_option
 @silent_yes_option
 @pass_session

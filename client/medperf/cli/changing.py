@@ -32,10 +32,28 @@ ThingT = TypeVar("ThingT", bound="Thing")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-UID = click.IntRange(min=1)
+UID = click.IntRange(min=1, max=2**63 - 1)
 ASSETS = "/assets/"
 # A value among the differences stands on a line or two.
 _SHOWN_CHARACTERS = 200
+
+
+def check_owner(session: Session, noun: str, thing: Thing, *, or_administrator: bool = False) -> None:
+    """Raise Refused, as the server would after the work and the question, unless the thing is theirs to change."""
+    from medperf_contracts.accounts import UserView
+
+    if thing.owner_id == session.gateway.user_id:
+        return
+    if or_administrator and session.gateway.get("/users/me", UserView).is_admin:
+        return
+    whose = "its owner or an administrator" if or_administrator else "its owner"
+    raise not_allowed(whose, f"{noun} {thing.id}", f"Its owner is {thing.owner_name}.")
+
+
+def not_allowed(who: str, what: str, whose: str) -> Refused:
+    """The server's refusal of what is not this person's to do, before anything is done."""
+    hint = f"{whose} `medperf auth status` shows who you are."
+    return Refused(f"Only {who} may do this with {what}.", hint=printable(hint), code="not_allowed", status=403)
 
 
 def register(
@@ -100,6 +118,7 @@ def set_operational(
     from medperf_contracts.values import State
 
     thing = _get(session, noun, uid, view)
+    check_owner(session, noun, thing)
     if thing.state is State.OPERATION:
         click.echo(printable(f"{noun.capitalize()} {uid} ({thing.name}) is in operation already."))
         return None
@@ -134,6 +153,7 @@ def update(
     with checked_input():
         body = changes(**given)
     thing = _get(session, noun, uid, view)
+    check_owner(session, noun, thing, or_administrator=True)
     check(thing)
     click.echo(printable(f"{noun.capitalize()} {uid} ({thing.name}) is at version {thing.version}."))
     show_before_sending(f"This change will be sent to {session.server}:", body)

@@ -247,10 +247,23 @@ def set_operational(session: Session, container_uid: int, yes: bool) -> None:
         session, "container", container_uid, ContainerView, meaning=meaning, yes=yes
     )
     if changed is not None:
-        click.echo(
-            "Next, as a model's owner: medperf model associate --benchmark_uid UID"
-            f" --model_uid {container_uid}; as a committee: medperf benchmark submit FILE"
-        )
+        click.echo(f"Next, {_what_next(changed)}")
+
+
+def _what_next(container: ContainerView) -> str:
+    """What its owner can do with a container in operation, by the roles that its tasks allow."""
+    from medperf.errors import BadManifest
+    from medperf.manifest import Role, fitting_roles, parse_mlcube
+
+    of_a_model = (
+        f"as a model's owner: medperf model associate --benchmark_uid UID --model_uid {container.id};"
+        " as a committee: "
+    )
+    try:
+        is_model = Role.MODEL in fitting_roles(parse_mlcube(container.manifest))
+    except BadManifest:
+        is_model = False
+    return f"{of_a_model if is_model else ''}make a benchmark of it: medperf benchmark submit FILE.yaml"
 
 
 @container.command()

@@ -55,9 +55,7 @@ dataset.add_command(view)
     type=click.Path(path_type=Path, readable=False),
     help="The folder with the labels.",
 )
-@click.option(
-    "--benchmark", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
-)
+@click.option("--benchmark", "-b", "benchmark_id", required=True, type=UID, help="The benchmark's UID.")
 @how_options
 @silent_yes_option
 @pass_session
@@ -125,6 +123,7 @@ def submit(session: Session, data_uid: str, yes: bool) -> None:
         if chosen.server_id is not None:
             click.echo(f"It is on the server already. Server UID: {chosen.server_id}")
             return
+        chosen.check_prepared_by(gateway.user_id, gateway.username)
         chosen.verify()
         body = chosen.body()
         show_before_sending(f"This is all that will be sent to {session.server}:", body)
@@ -165,9 +164,7 @@ def update(
 
 
 @dataset.command()
-@click.option(
-    "--benchmark_uid", "-b", "benchmark_id", required=True, type=click.IntRange(min=1), help="The benchmark's UID."
-)
+@click.option("--benchmark_uid", "-b", "benchmark_id", required=True, type=UID, help="The benchmark's UID.")
 @click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
 @how_options
 @yes_option
@@ -186,6 +183,7 @@ def associate(session: Session, benchmark_id: int, data_uid: str, how: How, yes:
         check_prepared_for,
         latest_association,
         registered_id,
+        who_sees_scores,
     )
 
     work = Work.begin(session, Progress(1), how)
@@ -204,6 +202,7 @@ def associate(session: Session, benchmark_id: int, data_uid: str, how: How, yes:
         chosen.verify()
         body = _request(benchmark_id, dataset_id, evaluation)
         show_before_sending(f"This request will be sent to {session.server}:", body)
+        click.echo(who_sees_scores(benchmark))
         confirm(f"Ask to take part in benchmark {benchmark_id} ({benchmark.name})?", yes=yes)
         seen = [f"benchmark/{benchmark_id}", f"dataset/{dataset_id}"]
         _show(ask_to_take_part(work.gateway, body, seen))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .changing import UID
 from .listing import (
     Column,
     local_option,
@@ -26,7 +27,7 @@ _UID_DIGITS_SHOWN = 12
 @click.command()
 @mine_option
 @local_option
-@click.option("--benchmark", type=click.IntRange(min=1), metavar="UID", help="Only those that asked to join it.")
+@click.option("--benchmark", type=UID, metavar="UID", help="Only those that asked to join it.")
 @json_option
 @silent_yes_option
 @pass_session

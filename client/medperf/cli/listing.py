@@ -49,10 +49,21 @@ def print_list(
     print_table(rows, [column.header for column in columns], if_empty=if_empty)
 
 
-def print_thing(session: Session, kind: str, thing_id: int, view: type[ThingView], *, as_json_text: bool) -> None:
-    """Print one thing of the server whole; `kind` is its noun, such as `benchmark`."""
+def print_thing(
+    session: Session,
+    kind: str,
+    thing_id: int,
+    view: type[ThingView],
+    *,
+    as_json_text: bool,
+    hidden: frozenset[str] = frozenset(),
+) -> None:
+    """Print one thing of the server whole; `kind` is its noun, such as `benchmark`.
+
+    `hidden` are those of its keys that are null for whoever may not see them.
+    """
     thing = session.gateway.get(f"/{kind}s/{thing_id}", view, seen=[f"{kind}/{thing_id}"])
-    print_view(thing, as_json_text=as_json_text)
+    print_view(thing, as_json_text=as_json_text, hidden=hidden)
 
 
 def tell_left_out(name: str, damaged: ClientError) -> None:

@@ -9,7 +9,7 @@ import click
 from medperf.errors import BadManifest, NotApproved, UsageError
 from medperf.terminal import printable
 
-from .changing import UID
+from .changing import UID, not_allowed
 from .container import STATES, container_columns
 from .engines import How, how_options
 from .listing import choice, mine_option, owner_filter, print_list, silent_yes_option
@@ -80,6 +80,12 @@ def associate(session: Session, benchmark_id: int, model_id: int, how: How, yes:
         _show(live)
         return
     benchmark = benchmark_view(work.gateway, benchmark_id)
+    if work.gateway.user_id not in (container.owner_id, benchmark.owner_id):
+        raise not_allowed(
+            "its owner or the benchmark's owner",
+            f"model {model_id}",
+            f"The model's owner is {container.owner_name}, the benchmark's {benchmark.owner_name}.",
+        )
     check_open(benchmark)
     _check_ready(container, benchmark)
     body = NewAssociation(benchmark_id=benchmark_id, model_id=model_id)

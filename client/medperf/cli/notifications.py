@@ -6,6 +6,7 @@ import click
 
 from medperf.errors import UsageError
 
+from .changing import UID
 from .listing import Column, print_list, print_thing, silent_yes_option, when
 from .session import Session, pass_session
 from .tables import json_option
@@ -37,7 +38,7 @@ def ls(session: Session, unread: bool, as_json_text: bool) -> None:
 
 
 @notifications.command()
-@click.argument("notification_uid", type=click.IntRange(min=1))
+@click.argument("notification_uid", type=UID)
 @json_option
 @silent_yes_option
 @pass_session
@@ -49,7 +50,7 @@ def view(session: Session, notification_uid: int, as_json_text: bool) -> None:
 
 
 @notifications.command()
-@click.argument("notification_uids", type=click.IntRange(min=1), nargs=-1)
+@click.argument("notification_uids", type=UID, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that are unread.")
 @silent_yes_option
 @pass_session

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     Failure = tuple[str, ClientError]
 
 
+# Null for whoever may know of a result and not see all of it.
+_HIDDEN = frozenset(
+    {"dataset_id", "metrics", "engine", "engine_reason", "dataset_hash", "started_at", "finished_at"}
+)
+
+
 @click.group(no_args_is_help=True)
 def result() -> None:
     """Results: look at them, submit them."""
@@ -50,7 +56,7 @@ def view(session: Session, result_uid: str, as_json_text: bool) -> None:
 
         from .listing import print_thing
 
-        print_thing(session, "result", int(result_uid), ResultView, as_json_text=as_json_text)
+        print_thing(session, "result", int(result_uid), ResultView, as_json_text=as_json_text, hidden=_HIDDEN)
         return
     print_view(find_result(session.home, result_uid).model_dump(mode="json"), as_json_text=as_json_text)
 
@@ -66,6 +72,8 @@ def submit(session: Session, names: tuple[str, ...], every: bool, yes: bool) -> 
     """Submit results: what will be sent is printed, you are asked, it is sent. An accepted result is final."""
     from medperf.errors import Refused, UsageError
     from medperf.results import find_result
+
+    from .work import benchmark_view, who_sees_scores
 
     if bool(names) == every:
         raise UsageError(
@@ -90,6 +98,8 @@ def submit(session: Session, names: tuple[str, ...], every: bool, yes: bool) -> 
         if ready:
             for one, _ in ready:
                 show_before_sending(f"{one.name}: this is all that will be sent to {session.server}:", one.body())
+            for benchmark_id in sorted({one.benchmark_id for one, _ in ready}):
+                click.echo(who_sees_scores(benchmark_view(gateway, benchmark_id)))
             confirm(f"Submit {', '.join(one.name for one, _ in ready)}? It cannot be changed afterwards.", yes=yes)
         sent = 0
         for one, seen in ready:

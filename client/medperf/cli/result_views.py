@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .changing import UID
 from .listing import (
     Column,
     local_option,
@@ -22,9 +23,9 @@ from .tables import json_option
 @click.command()
 @mine_option
 @local_option
-@click.option("--benchmark", type=click.IntRange(min=1), metavar="UID", help="Only those of this benchmark.")
-@click.option("--dataset", type=click.IntRange(min=1), metavar="UID", help="Only those on this dataset.")
-@click.option("--model", type=click.IntRange(min=1), metavar="UID", help="Only those of this model.")
+@click.option("--benchmark", type=UID, metavar="UID", help="Only those of this benchmark.")
+@click.option("--dataset", type=UID, metavar="UID", help="Only those on this dataset.")
+@click.option("--model", type=UID, metavar="UID", help="Only those of this model.")
 @json_option
 @silent_yes_option
 @pass_session
@@ -49,7 +50,7 @@ def ls(
         Column[ResultView]("UID", lambda it: it.id),
         Column[ResultView]("Benchmark UID", lambda it: it.benchmark_id),
         Column[ResultView]("Model UID", lambda it: it.model_id),
-        Column[ResultView]("Dataset UID", lambda it: it.dataset_id),
+        Column[ResultView]("Dataset UID", lambda it: "not shown" if it.dataset_id is None else it.dataset_id),
         Column[ResultView]("Partial", lambda it: it.is_partial),
         Column[ResultView]("Current", lambda it: it.is_current),
         Column[ResultView]("Submitted", lambda it: when(it.submitted_at)),

@@ -21,6 +21,7 @@ R = TypeVar("R")
 _REPORTS = frozenset({"metrics", "statistics"})
 # Long and strange enough that no text of anybody's holds it; no character that YAML would quote.
 _UNDEFINED = "medperf-undefined-4f1c9a7e"
+_HIDDEN = "medperf-hidden-4f1c9a7e"
 
 # A sentence in a cell is broken into lines rather than made to run over the terminal's edge.
 _CELL_WIDTH_MOST = 70
@@ -49,10 +50,11 @@ def print_table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, if_
     click.echo(table)
 
 
-def as_yaml(thing: Any) -> str:
+def as_yaml(thing: Any, *, hidden: frozenset[str] = frozenset()) -> str:
     """A body, a view or a plain value as YAML, keys in their own order, printable.
 
-    A number that a container left undefined is null, and says so in a comment: read back it is what it was.
+    A number that a container left undefined is null, and says so in a comment: read back it is what it was. So
+    does a null of the thing's own keys `hidden`: the server has it and does not show it to this person.
     """
     import yaml
 
@@ -64,13 +66,21 @@ def as_yaml(thing: Any) -> str:
 
     Dumper.add_representer(str, lines)
     Dumper.add_representer(_Undefined, lambda dumper, _: lines(dumper, _UNDEFINED))
-    marked = _marked(plain(thing), is_reported=False)
+    Dumper.add_representer(_Hidden, lambda dumper, _: lines(dumper, _HIDDEN))
+    whole = plain(thing)
+    unseen = {key: _Hidden() for key in hidden if isinstance(whole, dict) and whole.get(key, "") is None}
+    marked = _marked(whole, is_reported=False) | unseen if unseen else _marked(whole, is_reported=False)
     text: str = yaml.dump(marked, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
-    return printable(text.replace(_UNDEFINED, "null  # undefined"))
+    said = text.replace(_UNDEFINED, "null  # undefined").replace(_HIDDEN, "null  # not shown to you")
+    return printable(said)
 
 
 class _Undefined:
     """Stands for a null among what a container reported."""
+
+
+class _Hidden:
+    """Stands for a null in the place of what a person may not see."""
 
 
 def _marked(value: Any, *, is_reported: bool) -> Any:
@@ -87,9 +97,11 @@ def as_json(thing: Any) -> str:
     return json.dumps(plain(thing), indent=2)
 
 
-def print_view(view: BaseModel | Mapping[str, object], *, as_json_text: bool) -> None:
-    """Print one thing: YAML for people, JSON for programs."""
-    click.echo(as_json(view) if as_json_text else as_yaml(view), nl=as_json_text)
+def print_view(
+    view: BaseModel | Mapping[str, object], *, as_json_text: bool, hidden: frozenset[str] = frozenset()
+) -> None:
+    """Print one thing: YAML for people, JSON for programs; see `as_yaml` for `hidden`."""
+    click.echo(as_json(view) if as_json_text else as_yaml(view, hidden=hidden), nl=as_json_text)
 
 
 def json_option(command: Callable[P, R]) -> Callable[P, R]:

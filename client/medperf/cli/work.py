@@ -103,6 +103,19 @@ def benchmark_view(gateway: Gateway, benchmark_id: int) -> BenchmarkView:
     return gateway.get(f"/benchmarks/{benchmark_id}", BenchmarkView, seen=[f"benchmark/{benchmark_id}"])
 
 
+def who_sees_scores(benchmark: BenchmarkView) -> str:
+    """Who will see what a dataset's owner submits to a benchmark, to be read before they answer."""
+    whose = f"benchmark {benchmark.id} ({benchmark.name})"
+    if benchmark.public_scores:
+        text = (
+            f"Scores in {whose} are public: everybody with an account on this server sees them, by model, without"
+            " the dataset that they are of. You and the benchmark's owner see that too."
+        )
+    else:
+        text = f"Scores in {whose} are seen by you and by the benchmark's owner, and by nobody else."
+    return printable(text)
+
+
 def check_open(benchmark: BenchmarkView) -> None:
     """Raise NotApproved unless datasets may ask to take part in this benchmark."""
     from medperf_contracts.values import Decision, State
