@@ -267,8 +267,8 @@ def check_trust(error: httpx.TransportError, server: str) -> None:
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         hint = (
-            "Ask the server's operator for the name that its certificate is made for, and give that as --server"
-            " (MEDPERF_SERVER): no CA mends this."
+            "Ask whoever runs it for the address that its certificate is made for; the server's is given as --server"
+            " (MEDPERF_SERVER). No CA mends this."
         )
         if cause.verify_code in _OTHER_NAME:
             raise ServerUnreachable(
