@@ -267,12 +267,13 @@ def check_trust(error: httpx.TransportError, server: str) -> None:
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         hint = (
-            "Ask whoever runs it for the address that its certificate is made for; the server's is given as --server"
-            " (MEDPERF_SERVER). No CA mends this."
+            "Ask whoever runs it for the address that its certificate is made for; the server's is given as"
+            " --server (MEDPERF_SERVER). No CA mends this."
         )
         if cause.verify_code in _OTHER_NAME:
             raise ServerUnreachable(
-                f"The certificate of {server} is made for another name ({cause.verify_message}).", hint=hint
+                f"The certificate of {server} is made for another name ({cause.verify_message}).",
+                hint=hint,
             ) from error
         raise ServerUnreachable(
             f"The certificate of {server} is not trusted on this machine ({cause.verify_message}).",

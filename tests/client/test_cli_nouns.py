@@ -83,12 +83,18 @@ def test_datasets(serve: Serve, printed: Printed) -> None:
 
 
 def test_associations(serve: Serve, printed: Printed) -> None:
-    serve(listed("association", answers.association(1), answers.association(2, part_kind="model", part_id=4)))
+    invited = answers.association(2, part_kind="model", part_id=4, requested_by=3)
+    asked = answers.association(3, part_owner_id=7, requested_by=7)
+    serve(listed("association", answers.association(1), invited, asked))
     assert printed("association", "ls") == (
-        "  UID    Benchmark UID  Benchmark    Part       Part UID  Name    State    Requested\n"
-        "-----  ---------------  -----------  -------  ----------  ------  -------  ----------------\n"
-        "    1                1  chest-1      dataset           1  mine    PENDING  2026-01-02 03:04\n"
-        "    2                1  chest-1      model             4  mine    PENDING  2026-01-02 03:04\n"
+        "  UID    Benchmark UID  Benchmark    Part       Part UID  Name    State    Requested         By\n"
+        "-----  ---------------  -----------  -------  ----------  ------  -------  ----------------"
+        "  ---------------------\n"
+        "    1                1  chest-1      dataset           1  mine    PENDING  2026-01-02 03:04  you\n"
+        "    2                1  chest-1      model             4  mine    PENDING  2026-01-02 03:04"
+        "  the benchmark's owner\n"
+        "    3                1  chest-1      dataset           1  mine    PENDING  2026-01-02 03:04"
+        "  the dataset's owner\n"
     )
 
 

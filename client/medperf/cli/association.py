@@ -69,6 +69,7 @@ def ls(
         Column[AssociationView]("Name", lambda it: it.part_name),
         Column[AssociationView]("State", lambda it: it.state),
         Column[AssociationView]("Requested", lambda it: when(it.requested_at)),
+        Column[AssociationView]("By", lambda it: _who_asked(it, session.gateway.user_id)),
     ]
     found = session.gateway.items(
         "/associations",
@@ -81,6 +82,15 @@ def ls(
     )
     shown = _for_me_to_decide(session.gateway, found) if pending else found
     print_list(shown, columns, as_json_text=as_json_text, if_empty=if_empty)
+
+
+def _who_asked(association: AssociationView, me: int | None) -> str:
+    """Which side asked, as the person who reads it knows the sides."""
+    if association.requested_by == me:
+        return "you"
+    if association.requested_by == association.part_owner_id:
+        return f"the {association.part_kind}'s owner"
+    return "the benchmark's owner"
 
 
 def _for_me_to_decide(gateway: Gateway, found: Iterable[AssociationView]) -> Iterator[AssociationView]:
