@@ -30,9 +30,10 @@ async def upgrade(database: Database) -> None:
                 await connection.run_sync(_upgrade, database.service)
             return
         engine = postgresql.open_migration_engine(database.url, service=database.service)
-        async with engine.begin() as connection:
-            # Two at once: the second waits, then finds nothing to do. Freed by the commit, or the end of either.
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+        async with engine.connect() as connection:
+            # Two at once: the second waits, then finds nothing to do. Freed by the end of the connection.
+            await connection.execute(sa.select(sa.func.pg_advisory_lock(MIGRATION_LOCK)))
+            await connection.commit()
             await connection.run_sync(_upgrade, database.service)
 
 
@@ -79,9 +80,11 @@ def run_env(metadata: MetaData) -> None:
         connection=context.config.attributes["connection"],
         target_metadata=[KERNEL, metadata],
         render_as_batch=True,
-        transaction_per_migration=False,
+        # Whoever works meanwhile locks several tables too, in another order: a revision has one at a time.
+        transaction_per_migration=True,
     )
-    context.run_migrations()
+    with context.begin_transaction():
+        context.run_migrations()
 
 
 def create_kernel_tables_1() -> None:
