@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medperf_contracts.accounts import ACCESS_LASTS_MINUTES, PASSWORD_LENGTH_LEAST
+from medperf_contracts.accounts import ACCESS_LASTS_MINUTES, ENDED_GOES_ON_MINUTES, PASSWORD_LENGTH_LEAST
 
 if TYPE_CHECKING:
     from .operator import Person
 
 # What no command line can know: services verify access tokens by themselves.
 _STILL_GOING_ON = (
-    f"A command that they are in may go on for up to {ACCESS_LASTS_MINUTES} minutes, an administrator's"
+    f"A command that they are in may go on for up to {ENDED_GOES_ON_MINUTES} minutes, an administrator's"
     " decisions too."
 )
 

@@ -17,9 +17,10 @@ RefreshToken = Annotated[str, StringConstraints(min_length=20, max_length=256)]
 
 # NIST SP 800-63B, section 5.1.1, for what a person chooses. A demo's known password is shorter.
 PASSWORD_LENGTH_LEAST = 8
-# How long what was proved once stays proved: services verify an access token by itself, so that a login that was
-# ended, or a role that was taken, lasts at most this much longer.
 ACCESS_LASTS_MINUTES = 15
+# Services verify an access token by itself: a login that was ended goes on for as long as its last token, and for
+# the minute by which machines' clocks may differ.
+ENDED_GOES_ON_MINUTES = ACCESS_LASTS_MINUTES + 1
 
 
 class Login(Body):

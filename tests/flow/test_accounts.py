@@ -63,7 +63,7 @@ def test_a_person_changes_their_password_and_their_other_machine_must_log_in_aga
                 (r"New password \(at least 8 characters\): ", NEW),
                 (r"The same again: ", NEW),
             ),
-            (r"Changed the password of ada on http.*No other login of yours is renewed; .* up to 15 minutes\.",),
+            (r"Changed the password of ada on http.*No other login of yours is renewed; .* up to 16 minutes\.",),
         )
     )
     assert OLD not in screen

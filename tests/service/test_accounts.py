@@ -23,7 +23,7 @@ from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm.exc import StaleDataError
 
-from medperf_contracts.accounts import NewUser
+from medperf_contracts.accounts import ENDED_GOES_ON_MINUTES, NewUser
 from service.peer import OPERATOR_TOKEN, Peer
 from services.accounts import commands, tokens
 from services.accounts.app import DEFINITION
@@ -31,7 +31,7 @@ from services.accounts.domain import Login, User
 from services.accounts.errors import UserExists
 from services.accounts.tables import logins, metadata, users
 from services.kernel import clock, migrate
-from services.kernel.auth import Gate
+from services.kernel.auth import CLOCKS_DIFFER_SECONDS, Gate
 from services.kernel.db import Database
 from services.kernel.http import OWN_TRANSACTIONS, PASSWORD_BODIES
 from services.kernel.service import Definition
@@ -100,6 +100,7 @@ def test_a_login_gives_an_access_token_that_says_who_its_person_is(peer: Peer, a
     answer = done(log_in(peer))
     assert (answer["user_id"], answer["username"]) == (ada["id"], "ada")
     assert answer["expires_in_seconds"] <= 15 * 60
+    assert answer["expires_in_seconds"] + CLOCKS_DIFFER_SECONDS == ENDED_GOES_ON_MINUTES * 60
     me = peer.call("GET", f"{USERS}/me", token=answer["access_token"])
     assert done(me) == ada
     assert me.headers["Medperf-Version"] == f"user/{ada['id']}@1"

@@ -71,7 +71,7 @@ def test_an_operator_keeps_accounts_whether_the_server_runs_or_not(
     assert "There is a user 'ada' already." in refused(
         home, "user", "add", "ada", "--password-stdin", typed=f"{PASSWORD}\n"
     )
-    going_on = "may go on for up to 15 minutes, an administrator's decisions too"
+    going_on = "may go on for up to 16 minutes, an administrator's decisions too"
     assert going_on in did(home, "disable", "ada")
     assert "last active administrator" in refused(home, "user", "disable", "root")
     assert "There is no account 'eve'" in refused(home, "user", "disable", "eve")

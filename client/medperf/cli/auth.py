@@ -108,7 +108,7 @@ def change_password(session: Session, password_stdin: bool) -> None:
     from medperf.bodies import checked_input
     from medperf.credentials import Keyring
     from medperf_contracts.accounts import (
-        ACCESS_LASTS_MINUTES,
+        ENDED_GOES_ON_MINUTES,
         PASSWORD_LENGTH_LEAST,
         PasswordChange,
         UserView,
@@ -135,5 +135,5 @@ def change_password(session: Session, password_stdin: bool) -> None:
     session.gateway.post("/users/me/password", body)
     click.echo(
         f"Changed the password of {user.username} on {session.server}. No other login of yours is renewed; a"
-        f" command in one may go on for up to {ACCESS_LASTS_MINUTES} minutes."
+        f" command in one may go on for up to {ENDED_GOES_ON_MINUTES} minutes."
     )
