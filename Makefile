@@ -36,6 +36,12 @@ test: check
 compose-test: setup
 	tests/with_docker.sh --networks $(BIN)/python -m pytest -q tests/compose
 
+# Minutes of people at work while something is killed, frozen or cut off each second; the report is the counts.
+FAULTS_REPORT ?= /tmp/medperf-faults.md
+faults: setup
+	MEDPERF_FAULTS_COMMANDS=10000 MEDPERF_FAULTS_INJURIES=110 MEDPERF_FAULTS_CLUSTER=1 MEDPERF_FAULTS_REPORT=$(FAULTS_REPORT) \
+	    $(BIN)/python -m pytest -q -s --timeout 5400 tests/deployed/test_faults.py
+
 docs: setup
 	@$(BIN)/python docs/generate.py
 

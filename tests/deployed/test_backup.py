@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from deployed.checker import Checker, Findings
 from deployed.deployment import SETTINGS, Deployment, deployment
 from deployed.workload import ADMINISTRATOR, PASSWORD, Acknowledged, Workload
 from servers.postgresql import back_up, restored
+
+# One deployment at a time: a machine with two cores has none to spare. Alone it takes a minute or two.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("deployment")]
 
 BEFORE, AFTER = 120, 60
 QUIET_SECONDS = 120.0

@@ -11,11 +11,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from deployed.checker import Checker, Findings
 from deployed.deployment import Deployment, deployment
 from deployed.injuries import Injuries
 from deployed.workload import ADMINISTRATOR, PASSWORD, Workload
 from servers.found import program
+
+# One deployment at a time: a machine with two cores has none to spare. Alone it takes a minute or two.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("deployment")]
 
 SEED = int(os.environ.get("MEDPERF_FAULTS_SEED", "20261125"))
 COMMANDS = int(os.environ.get("MEDPERF_FAULTS_COMMANDS", "300"))

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from deployed.checker import Checker, Findings
 from deployed.deployment import Deployment, deployment
 from deployed.workload import ADMINISTRATOR, PASSWORD, Workload
+
+# One deployment at a time: a machine with two cores has none to spare. Alone it takes a minute or two.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("deployment")]
 
 QUIET_SECONDS = 60.0
 # The doors that the orchestrator has closed before it stops a process are looked up again every second.

@@ -157,7 +157,7 @@ SERVERS: dict[str, Callable[[Path], AbstractContextManager[EmbeddedServer | Depl
 }
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=["embedded", pytest.param("deployed", marks=pytest.mark.xdist_group("deployment"))])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EmbeddedServer | Deployment]:
     """All in one process, or each service apart on RabbitMQ and PostgreSQL behind nginx."""
     with SERVERS[request.param](tmp_path / "server") as at_work:
