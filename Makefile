@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LOCKED := requirements/dev.txt pyproject.toml contracts/pyproject.toml client/pyproject.toml
 
-.PHONY: setup demo up test compose-test check docs wheels stick clean
+.PHONY: setup demo up test compose-test faults check docs wheels stick clean
 
 setup: $(STAMP)
 	@deploy/setup-bubblewrap.sh
