@@ -37,7 +37,7 @@ class Found(Enum):
 
     NOTHING = "nothing"
     THE_SAME = "the same"
-    """Imported before, from the same archive."""
+    """Imported before, from the same archive; or nothing, and there nothing is brought."""
     ANYTHING_ELSE = "anything else"
 
 
@@ -175,10 +175,9 @@ async def _check_schemas(
 
 async def _found(database: Database, definition: Definition, brought: Archive) -> Found:
     async with database.read() as session:
-        if await _is_empty(session, definition):
-            return Found.NOTHING
-        is_same = await _is_as_brought(session, definition, brought.manifest)
-        return Found.THE_SAME if is_same else Found.ANYTHING_ELSE
+        if await _is_as_brought(session, definition, brought.manifest):
+            return Found.THE_SAME
+        return Found.NOTHING if await _is_empty(session, definition) else Found.ANYTHING_ELSE
 
 
 async def _is_empty(session: AsyncSession, definition: Definition) -> bool:
