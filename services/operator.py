@@ -7,7 +7,6 @@ no operator's token crosses a network, and no endpoint for operators is reachabl
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 import time
 import uuid
@@ -129,18 +128,11 @@ def operator(*, makes_store: bool = False) -> Iterator[Person]:
 @contextmanager
 def operator_of_deployment(deployment: Deployment) -> Iterator[Person]:
     """The operator, towards a deployment's services, put together in this process."""
-    log.configure(_quiet())
+    log.configure(log.warnings_only())
     token, token_hash = new_operator_token()
     services = {name: deployment.service(name, EmbeddedBus(), operator_token_hash=token_hash) for name in SERVICES}
     with asyncio.Runner() as runner, in_process(services, runner) as http:
         yield Person(http, token)
-
-
-def _quiet() -> logging.Handler:
-    """The command's own words say what it did; only what goes wrong beside is logged."""
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    return handler
 
 
 @contextmanager

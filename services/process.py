@@ -13,17 +13,20 @@ from functools import partial
 import uvicorn
 from starlette.types import ASGIApp
 
+from medperf_contracts import __version__
 from services.accounts import signing_keys
 from services.composition import definition_of, prepare
 from services.deployment import Deployment
-from services.kernel import migrate
+from services.kernel import metrics, migrate
 from services.kernel.amqp import AmqpBus, Consumption
+from services.kernel.backlog import Backlog
 from services.kernel.bus import EmbeddedBus
 from services.kernel.http import build_app
 from services.kernel.log import logger
 from services.kernel.monitor import Check, monitor_app
 from services.kernel.service import Service
 from services.operator_error import OperatorError
+from services.trace_export import traces_exported
 
 # Shorter than what an orchestrator waits before it kills.
 GRACE_SECONDS = 10
@@ -36,8 +39,10 @@ def run_web(deployment: Deployment, name: str, *, host: str, port: int, monitor_
     # Nothing is published or consumed here: a commit wakes the workers.
     service = deployment.service(name, EmbeddedBus())
     ready: dict[str, Check] = {"database": partial(_database, service), "keys": partial(_keys, service)}
-    with listening(host, port) as api, listening(host, monitor_port) as monitor:
-        asyncio.run(_serve({monitor: monitor_app(live={}, ready=ready), api: build_app(service)}, nullcontext()))
+    watched = monitor_app(live={}, ready=ready, refresh=_backlog(service).refresh)
+    metrics.BUILD.labels(name, "run", __version__).set(1)
+    with listening(host, port) as api, listening(host, monitor_port) as monitor, traces_exported(name):
+        asyncio.run(_serve({monitor: watched, api: build_app(service)}, nullcontext()))
 
 
 def run_worker(deployment: Deployment, name: str, *, host: str, monitor_port: int) -> None:
@@ -58,8 +63,10 @@ def run_worker(deployment: Deployment, name: str, *, host: str, monitor_port: in
     for consumption in bus.consumptions:
         live[consumption.queue.name] = partial(_progress, partial(getattr, consumption, "last_progress"))
         ready[consumption.queue.name] = partial(_consuming, consumption)
-    with listening(host, monitor_port) as monitor:
-        asyncio.run(_serve({monitor: monitor_app(live=live, ready=ready)}, _working(service, bus)))
+    watched = monitor_app(live=live, ready=ready, refresh=_backlog(service).refresh)
+    metrics.BUILD.labels(name, "work", __version__).set(1)
+    with listening(host, monitor_port) as monitor, traces_exported(name):
+        asyncio.run(_serve({monitor: watched}, _working(service, bus)))
 
 
 async def migrate_all(deployment: Deployment, names: Sequence[str]) -> None:
@@ -132,6 +139,10 @@ async def _working(service: Service, bus: AmqpBus) -> AsyncIterator[None]:
         await asyncio.wait([consuming])
         await bus.close()
         await service.database.close()
+
+
+def _backlog(service: Service) -> Backlog:
+    return Backlog(service.database, [consumer.name for consumer in service.definition.consumers])
 
 
 async def _database(service: Service) -> str | None:

@@ -52,8 +52,10 @@ def work(service: str, host: str, monitor_port: int) -> None:
 def migrate(services: tuple[str, ...]) -> None:
     """Bring the databases of a deployment to the newest schema: of these services, or of all."""
     from .deployment import Deployment
+    from .kernel import log
     from .process import migrate_all
 
+    log.configure(log.warnings_only())
     asyncio.run(migrate_all(Deployment.from_environment(), services or SERVICES))
     click.echo("Every schema is the newest.")
 
@@ -62,8 +64,10 @@ def migrate(services: tuple[str, ...]) -> None:
 def provision_databases() -> None:
     """Make each service's database and roles in PostgreSQL; again: set their passwords to the secrets."""
     from .deployment import Deployment
+    from .kernel import log
     from .provision import provision
 
+    log.configure(log.warnings_only())
     asyncio.run(provision(Deployment.from_environment()))
     click.echo("Every service has its database and its roles.")
 
@@ -104,3 +108,4 @@ def _log_to_standard_output() -> None:
     from .kernel import log
 
     log.configure(logging.StreamHandler(sys.stdout))
+    log.log_what_nobody_catches()

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from medperf_contracts.envelope import Envelope
 
+from . import metrics
 from .bus import Queue
 from .dead_letters import unreadable_because
 from .log import logger
@@ -134,6 +135,8 @@ class Consumption:
         self._name = name
         self.queue = queue
         self.is_consuming = False
+        self._connected = metrics.CONSUMER_CONNECTED.labels(queue.name)
+        self._unreadable = metrics.MESSAGES_UNREADABLE.labels(queue.name)
         self.last_progress = time.monotonic()
         """When it last did what there was to do, or had a reason outside itself not to."""
         self._breaks = 0
@@ -168,10 +171,12 @@ class Consumption:
             queue = await channel.get_queue(self.queue.name, ensure=False)
             await queue.consume(deliveries.put, timeout=CONNECT_SECONDS)
             self.is_consuming = True
+            self._connected.set(1)
             self._breaks = 0
             yield channel, deliveries
         finally:
             self.is_consuming = False
+            self._connected.set(0)
             await close(connection)
 
     async def _consume(
@@ -215,6 +220,7 @@ class Consumption:
             envelope = Envelope.model_validate_json(message.body)
         except ValidationError as error:
             logger.warning("message_unreadable", queue=self.queue.name, cause=unreadable_because(error))
+            self._unreadable.inc()
             await message.reject(requeue=False)  # to the queue's own dead-letter queue
             return
         tries = 0

@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from opentelemetry.trace import Span, SpanKind
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
@@ -26,17 +27,19 @@ from medperf_contracts.problems import Problem
 from medperf_contracts.values import ThingView
 from medperf_contracts.versions import IDEMPOTENCY_HEADER, SEEN_HEADER, VERSION_HEADER, ThingVersion
 
-from . import idempotency, log, openapi
+from . import idempotency, metrics, openapi, tracing
 from .auth import Caller
 from .body_limit import BodyLimit
-from .errors import AppError, InvalidDocument, InvalidInput, VersionRequired
+from .errors import AppError, InvalidDocument, VersionRequired
 from .handshake import ClientTooOld, Handshake
 from .log import logger
-from .problems import install_handlers
+from .problems import install_handlers, told_as
 from .service import Service
 
 # Login and refresh answer secrets, which are not to be kept, and run short transactions of their own.
 OWN_TRANSACTIONS = frozenset({"POST /api/v1/auth/login", "POST /api/v1/auth/refresh"})
+# The process ended, or the request was cut off, before there was an answer.
+CANCELLED = (499, "cancelled")
 # A parameter's name is echoed, as far as a person reads it.
 _NAME_SHOWN = 64
 
@@ -79,33 +82,45 @@ class ServiceRoute(APIRoute):
                     return await inner(request)
             return await _command(request, service, caller, endpoint, inner)
 
-        async def logged(request: Request) -> Response:
-            log.enter_trace(request.headers.get("traceparent"))
-            began = time.monotonic()
-            outcome = "failed"
-            try:
-                response = await handle(request)
-                outcome = str(response.status_code)
-            except AppError as refusal:
-                outcome = refusal.code
-                raise
-            except RequestValidationError:
-                outcome = InvalidInput.code
-                raise
-            finally:
-                caller: Caller | None = getattr(request.state, "caller", None)
-                logger.info(
-                    "request",
-                    endpoint=endpoint,
-                    path=request.url.path,
-                    user_id=caller.user_id if caller else None,
-                    outcome=outcome,
-                    millis=round((time.monotonic() - began) * 1000, 1),
-                    trace_id=log.current_trace_id(),
-                )
+        async def observed(request: Request) -> Response:
+            attributes = {"http.request.method": method, "http.route": self.path_format}
+            with tracing.entered(
+                endpoint, SpanKind.SERVER, parent=request.headers.get("traceparent"), attributes=attributes
+            ) as span:
+                began = time.monotonic()
+                status, code = CANCELLED
+                try:
+                    response = await handle(request)
+                    status, code = response.status_code, ""
+                except Exception as error:
+                    status, code = told_as(request, error)
+                    raise
+                finally:
+                    _observe(request, span, endpoint, status, code, seconds=time.monotonic() - began)
             return response
 
-        return logged
+        return observed
+
+
+def _observe(request: Request, span: Span, endpoint: str, status: int, code: str, *, seconds: float) -> None:
+    """Tell the log, the metrics and the trace how a request ended."""
+    service: Service = request.app.state.service
+    caller: Caller | None = getattr(request.state, "caller", None)
+    logger.info(
+        "request",
+        endpoint=endpoint,
+        path=request.url.path,
+        user_id=caller.user_id if caller else None,
+        outcome=code or str(status),
+        millis=round(seconds * 1000, 1),
+        trace_id=tracing.current_trace_id(),
+    )
+    metrics.REQUESTS.labels(service.definition.name, endpoint, str(status), code).inc()
+    metrics.REQUEST_SECONDS.labels(service.definition.name, endpoint).observe(seconds)
+    span.set_attribute("http.response.status_code", status)
+    span.set_attribute("medperf.outcome", code or str(status))
+    if status >= 500:
+        tracing.fail(span, code)
 
 
 async def _command(request: Request, service: Service, caller: Caller, endpoint: str, inner: Handle) -> Response:

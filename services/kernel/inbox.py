@@ -17,13 +17,12 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Row, Table, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import Event
 
-from . import log
+from . import metrics, tracing
 from .bus import Queue
 from .clock import database_millis
 from .db import Database
@@ -75,25 +74,33 @@ class Consumer:
         return {event.TOPIC: event for event in self.events}[topic]
 
 
-async def handle_once(session: AsyncSession, consumer: Consumer, envelope: Envelope) -> bool:
-    """Claim the event for the consumer and let it have its effect; False if it had it before."""
-    if not await claim(session, consumer.name, str(envelope.id)):
-        return False
+async def handle_once(session: AsyncSession, consumer: Consumer, envelope: Envelope) -> int | None:
+    """Claim the event for the consumer and let it have its effect; None if it had it before.
+
+    Returns the claim's time, in milliseconds of the database's clock.
+    """
+    claimed_millis = await claim(session, consumer.name, str(envelope.id))
+    if claimed_millis is None:
+        return None
     event = consumer.event_class(envelope.type).model_validate(envelope.data)
     delivery = Delivery(str(envelope.id), envelope.type, envelope.aggregateversion, envelope.time)
     await consumer.effect(session, event, delivery)
-    return True
+    return claimed_millis
 
 
-async def claim(session: AsyncSession, consumer_name: str, event_id: str) -> bool:
-    """Claim the event for the consumer, after whoever does so at this moment; False if it was claimed before."""
+async def claim(session: AsyncSession, consumer_name: str, event_id: str) -> int | None:
+    """Claim the event for the consumer, after whoever does so at this moment; None if it was claimed before.
+
+    Returns the claim's time, in milliseconds of the database's clock.
+    """
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     result = await session.execute(
         dialect.insert(inbox_claim)
         .values(consumer=consumer_name, event_id=event_id, claimed_millis=database_millis())
         .on_conflict_do_nothing()
+        .returning(inbox_claim.c.claimed_millis)
     )
-    return not (isinstance(result, CursorResult) and result.rowcount == 0)
+    return result.scalar_one_or_none()
 
 
 class Inbox:
@@ -103,6 +110,9 @@ class Inbox:
         self._database = database
         self._consumers = {consumer.name: consumer for consumer in consumers}
         self.last_pass = time.monotonic()
+        for consumer in consumers:  # counters that begin with the first failure do not show it as a rise
+            for outcome in metrics.ATTEMPT_OUTCOMES:
+                metrics.INBOX_ATTEMPTS.labels(consumer.name, outcome)
 
     def queues(self) -> list[Queue]:
         """A queue for each consumer."""
@@ -164,37 +174,55 @@ class Inbox:
         return len(rows)
 
     async def _attempt(self, consumer: Consumer, envelope: Envelope, *, attempts_before: int) -> None:
-        log.enter_trace(envelope.traceparent)
-        began = time.monotonic()
-        outcome, cause = "handled", ""
+        with tracing.handling(consumer.name, envelope) as span:
+            began = time.monotonic()
+            try:
+                outcome, cause = await self._try(consumer, envelope, attempts_before)
+            except Exception as error:
+                tracing.fail(span, type(error).__name__)
+                raise
+            seconds = time.monotonic() - began
+            metrics.INBOX_ATTEMPTS.labels(consumer.name, outcome).inc()
+            metrics.INBOX_ATTEMPT_SECONDS.labels(consumer.name).observe(seconds)
+            span.set_attribute("medperf.outcome", outcome)
+            if outcome in ("failed", "dead"):
+                tracing.fail(span, outcome)
+            logger.info(
+                "delivery",
+                consumer=consumer.name,
+                topic=envelope.type,
+                subject=envelope.subject,
+                event_id=str(envelope.id),
+                outcome=outcome,
+                cause=cause or None,
+                millis=round(seconds * 1000, 1),
+                trace_id=tracing.current_trace_id(),
+            )
+
+    async def _try(self, consumer: Consumer, envelope: Envelope, attempts_before: int) -> tuple[str, str]:
+        """The delivery's outcome, and its cause where that is not its effect."""
         try:
             async with self._database.write(in_background=True) as session:
-                if not await handle_once(session, consumer, envelope):
-                    outcome = "handled_before"
+                claimed_millis = await handle_once(session, consumer, envelope)
                 await session.execute(
                     delete(inbox_message).where(
                         inbox_message.c.consumer == consumer.name, inbox_message.c.event_id == str(envelope.id)
                     )
                 )
         except NotYet as reason:
-            outcome = await self._write_down(consumer, envelope, str(reason), attempts_before, counts=False)
             cause = str(reason)
+            return await self._write_down(consumer, envelope, cause, attempts_before, counts=False), cause
         except (StorageFull, StorageFailed, ServerBusy):
             raise  # its own database is full, away or busy: that is not an attempt, and cannot be written down
         except Exception as error:  # noqa: BLE001 (whatever it is, it is written down and retried, or raised again)
             cause = f"{type(error).__name__}: {error}"[:CAUSE_CHARACTERS_MOST]
-            outcome = await self._write_down(consumer, envelope, cause, attempts_before, counts=True)
-        logger.info(
-            "delivery",
-            consumer=consumer.name,
-            topic=envelope.type,
-            subject=envelope.subject,
-            event_id=str(envelope.id),
-            outcome=outcome,
-            cause=cause or None,
-            millis=round((time.monotonic() - began) * 1000, 1),
-            trace_id=log.current_trace_id(),
-        )
+            return await self._write_down(consumer, envelope, cause, attempts_before, counts=True), cause
+        if claimed_millis is None:
+            return "handled_before", ""
+        # Two databases may have two clocks: no effect is said to be older than its cause.
+        lag_seconds = max(0.0, claimed_millis / 1000 - envelope.time.timestamp())
+        metrics.EVENT_LAG_SECONDS.labels(consumer.name).observe(lag_seconds)
+        return "handled", ""
 
     async def _write_down(
         self, consumer: Consumer, envelope: Envelope, cause: str, attempts_before: int, *, counts: bool
@@ -250,6 +278,7 @@ class Inbox:
         return state
 
     async def _bury(self, row: Row[Any], cause: str) -> None:
+        metrics.INBOX_ATTEMPTS.labels(row.consumer, "dead").inc()
         async with self._database.write(in_background=True) as session:
             await session.execute(
                 _update(row.consumer, row.event_id).values(

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 import sys
+import threading
 from contextlib import suppress
-from contextvars import ContextVar
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import structlog
 
-# https://www.w3.org/TR/trace-context/#traceparent-header
-_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+# A library's exception may tell the address that it was given, with the password in it.
+_PASSWORD_IN_URL = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+(?=@)")
 
 FILE_BYTES_MOST = 10 * 1024 * 1024
 
@@ -82,10 +82,11 @@ def configure(handler: logging.Handler) -> None:
     handler.setFormatter(
         formatter(
             foreign_pre_chain=shared,
-            processors=[formatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+            processors=[formatter.remove_processors_meta, structlog.processors.JSONRenderer(), _hide_passwords],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.captureWarnings(capture=True)
     for chatty in ("httpx", "alembic", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
@@ -96,20 +97,27 @@ def configure(handler: logging.Handler) -> None:
     )
 
 
-def enter_trace(header: str | None) -> str:
-    """Go on with the caller's trace, or begin one; returns the trace context."""
-    if header is None or not _TRACEPARENT.fullmatch(header):
-        header = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-    _traceparent.set(header)
-    return header
+def warnings_only() -> logging.Handler:
+    """To standard error, for a command whose own words say what it did: only what goes wrong beside is logged."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    return handler
 
 
-def current_traceparent() -> str | None:
-    """The trace context of the command or delivery at work."""
-    return _traceparent.get()
+def log_what_nobody_catches() -> None:
+    """Log what ends the process or one of its threads, in place of Python's own traceback."""
+
+    def tell(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        logger.critical("not_caught", exc_info=(kind, error, trace))
+
+    sys.excepthook = tell
+    threading.excepthook = lambda thread: tell(thread.exc_type, thread.exc_value, thread.exc_traceback)
 
 
-def current_trace_id() -> str | None:
-    """The trace's ID alone, as it stands in log lines."""
-    traceparent = _traceparent.get()
-    return traceparent.split("-")[1] if traceparent else None
+def without_passwords(text: str) -> str:
+    """The text, where addresses in it show no passwords."""
+    return _PASSWORD_IN_URL.sub(r"\1:***", text)
+
+
+def _hide_passwords(_: object, __: str, line: Any) -> str:
+    return without_passwords(line)

@@ -12,10 +12,14 @@ from starlette.routing import Route
 
 # None where all is well, else what is missing, in a sentence.
 Check = Callable[[], Awaitable[str | None]]
+Refresh = Callable[[], Awaitable[None]]
 
 
-def monitor_app(*, live: Mapping[str, Check], ready: Mapping[str, Check]) -> Starlette:
-    """`/live`: whether the process works (else end it), `/ready`: whether to send it requests, `/metrics`."""
+def monitor_app(*, live: Mapping[str, Check], ready: Mapping[str, Check], refresh: Refresh) -> Starlette:
+    """`/live`: whether the process works (else end it), `/ready`: whether to send it requests, `/metrics`.
+
+    `refresh` is waited for before each scrape, so it has a bound of its own.
+    """
 
     async def view_live(_: Request) -> Response:
         return await _answer(live)
@@ -24,6 +28,7 @@ def monitor_app(*, live: Mapping[str, Check], ready: Mapping[str, Check]) -> Sta
         return await _answer(ready)
 
     async def view_metrics(_: Request) -> Response:
+        await refresh()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import Event
 
-from . import clock, log
+from . import clock, tracing
 from .tables import outbox
 
 
@@ -33,7 +33,7 @@ async def record(session: AsyncSession, thing: Thing, event: Event) -> None:
         subject=f"{event.KIND}/{event.id}",
         time=time,
         aggregateversion=thing.version,
-        traceparent=log.current_traceparent(),
+        traceparent=tracing.current_traceparent(),
         data=event.model_dump(mode="json"),
     )
     await session.execute(

@@ -52,6 +52,21 @@ def problem_response(
     return JSONResponse(problem.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def told_as(request: Request, error: Exception) -> tuple[int, str]:
+    """The status and the code with which `error` is answered."""
+    match error:
+        case AppError():
+            return error.status, error.code
+        case StaleDataError():
+            lost = _lost(request)
+            return lost.status, lost.code
+        case RequestValidationError():
+            return InvalidInput.status, InvalidInput.code
+        case HTTPException():
+            return error.status_code, _OF_HTTP.get(error.status_code, BadHttpRequest).code
+    return InternalError.status, InternalError.code
+
+
 def install_handlers(app: FastAPI) -> None:
     """Answer every refusal of `app` as a problem document."""
     app.add_exception_handler(AppError, _on_app_error)
@@ -74,10 +89,14 @@ async def _on_app_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_stale(request: Request, error: Exception) -> Response:
-    # Whoever named a version learns that it is no longer the one, whichever of the two checks found out.
-    lost = VersionDiffers if "if-match" in request.headers else ChangedMeanwhile
+    lost = _lost(request)
     detail = "Somebody else changed this at the same moment; their change stands."
     return problem_response(status=lost.status, code=lost.code, detail=detail, hint=lost.hint)
+
+
+def _lost(request: Request) -> type[AppError]:
+    # Whoever named a version learns that it is no longer the one, whichever of the two checks found out.
+    return VersionDiffers if "if-match" in request.headers else ChangedMeanwhile
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

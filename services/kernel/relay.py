@@ -17,6 +17,7 @@ from sqlalchemy import Row, func, select, update
 
 from medperf_contracts.envelope import Envelope
 
+from . import metrics, tracing
 from .bus import Bus
 from .clock import database_millis
 from .db import Database
@@ -41,6 +42,14 @@ class Relay:
         self._bus = bus
         self._leased: list[int] = []
         self.last_pass = time.monotonic()
+        # Known from the start: a counter that begins with its first failure never shows that one as a rise.
+        self._batches = {
+            outcome: metrics.RELAY_BATCHES.labels(database.service, outcome) for outcome in metrics.BATCH_OUTCOMES
+        }
+        self._events = {
+            outcome: metrics.RELAY_EVENTS.labels(database.service, outcome) for outcome in metrics.EVENT_OUTCOMES
+        }
+        self._confirm_seconds = metrics.RELAY_CONFIRM_SECONDS.labels(database.service)
 
     async def run(self) -> None:
         """Publish until cancelled: at once after a commit, and by a slow poll for other processes' commits."""
@@ -66,7 +75,7 @@ class Relay:
         try:
             leased = await self._lease()
             if leased:
-                confirmed, cause = await self._publish([envelope for _, envelope in leased])
+                confirmed, cause = await self._observed([envelope for _, envelope in leased])
                 await self._mark(
                     sent=[position for position, envelope in leased if envelope.id in confirmed],
                     not_sent=[position for position, envelope in leased if envelope.id not in confirmed],
@@ -99,6 +108,25 @@ class Relay:
         except Exception:  # noqa: BLE001 (the database is away: logged by the pass that failed)
             return POLL_SECONDS
         return POLL_SECONDS if soonest is None else min(POLL_SECONDS, max(0.01, soonest / 1000))
+
+    async def _observed(self, envelopes: list[Envelope]) -> tuple[set[UUID], str]:
+        """Publish, and tell the metrics and the events' traces what the bus took."""
+        spans = [(envelope.id, tracing.publishing(envelope)) for envelope in envelopes]
+        began = time.monotonic()
+        confirmed: set[UUID] = set()
+        try:
+            confirmed, cause = await self._publish(envelopes)
+        finally:
+            for event_id, span in spans:
+                if event_id not in confirmed:
+                    tracing.fail(span, "not_confirmed")
+                span.end()
+        self._confirm_seconds.observe(time.monotonic() - began)
+        failed = len(envelopes) - len(confirmed)
+        self._events["published"].inc(len(confirmed))
+        self._events["failed"].inc(failed)
+        self._batches["published" if not failed else "partly" if confirmed else "failed"].inc()
+        return confirmed, cause
 
     async def _publish(self, envelopes: list[Envelope]) -> tuple[set[UUID], str]:
         """What the bus took, and why it did not take the rest."""

@@ -9,7 +9,7 @@ from sqlalchemy import Table
 
 from medperf_contracts.versions import SEEN_HEADER, ThingVersion, parse_seen
 
-from . import copies
+from . import copies, metrics
 from .db import Database
 from .errors import BadRequest, Unavailable
 
@@ -53,13 +53,15 @@ class SeenGate:
         if self._waiting >= WAITERS_MOST:
             raise NotKnownYet("Too many requests wait for news already.", retry_after_seconds=1)
         self._waiting += 1
+        began = asyncio.get_running_loop().time()
         try:
-            deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
-            while behind and asyncio.get_running_loop().time() < deadline:
+            while behind and asyncio.get_running_loop().time() < began + WAIT_SECONDS:
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
                 behind = await self._behind(behind)
         finally:
             self._waiting -= 1
+            waited = asyncio.get_running_loop().time() - began
+            metrics.SEEN_WAIT_SECONDS.labels(self._database.service).observe(waited)
         if behind:
             raise NotKnownYet(
                 f"The {self._database.service} service has not heard of {', '.join(map(str, behind))} yet.",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import aio_pika
 import aiormq
 import pytest
+from prometheus_client import REGISTRY
 
 from medperf_contracts.envelope import Envelope
 from medperf_contracts.events import AssociationApproved, ResultSubmitted
@@ -107,6 +108,11 @@ def run(broker: RabbitmqServer) -> Callable[[Callable[[Broker], Coroutine[Any, A
 
 
 Run = Callable[[Callable[[Broker], Coroutine[Any, Any, Any]]], Any]
+
+
+def shown(name: str) -> float:
+    """What the metric says of the consumer now."""
+    return REGISTRY.get_sample_value(name, {"consumer": RECORD_ASSOCIATION}) or 0
 
 
 def approved(number: int = 1) -> Envelope:
@@ -260,7 +266,7 @@ def test_what_cannot_be_read_goes_to_the_queue_of_the_unreadable_and_holds_up_no
     run: Run, body: bytes
 ) -> None:
     async def check(peer: Broker) -> None:
-        taken, event = Taken(), approved()
+        taken, event, before = Taken(), approved(), shown("medperf_messages_unreadable_total")
         async with peer.channel() as channel:
             exchange = await channel.get_exchange(topology.EXCHANGE, ensure=False)
             await exchange.publish(aio_pika.Message(body), AssociationApproved.TOPIC)
@@ -268,6 +274,9 @@ def test_what_cannot_be_read_goes_to_the_queue_of_the_unreadable_and_holds_up_no
         await bus.publish([event])
         async with consuming(peer, taken.receive):
             await taken.has(1)
+            assert shown("medperf_consumer_connected") == 1
+        assert shown("medperf_consumer_connected") == 0
+        assert shown("medperf_messages_unreadable_total") == before + 1
         assert taken == [event.id]
         unreadable = f"{RECORD_ASSOCIATION}{topology.UNREADABLE_SUFFIX}"
         await peer.until(unreadable, 1)

@@ -115,7 +115,7 @@ def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
         assert caller.ask("GET", "/api/v1/users/me").status_code == 200
         server.stop(signal.SIGTERM)
         log = [json.loads(line) for line in (home / "server.log").read_text().splitlines()]
-        assert [line for line in log if line["level"] == "error" or line.get("outcome") == "failed"] == []
+        assert [line for line in log if line["level"] == "error" or line.get("outcome") == "internal_error"] == []
 
 
 # --- bodies
