@@ -216,6 +216,16 @@ class Deployment:
         """nginx's access log."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
+    def line_of(self, request_id: str) -> dict[str, str]:
+        """What is logged of a request, which is a moment after it was answered."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while time.monotonic() < deadline:
+            for line in self.lines():
+                if line["request_id"] == request_id:
+                    return line
+            time.sleep(0.05)
+        pytest.fail(f"nothing is logged of the request {request_id}")
+
     def stop(self) -> None:
         for replica in self.replicas:
             replica.kill()

@@ -177,7 +177,7 @@ def test_a_service_is_told_the_requests_id_and_trace_and_nothing_that_a_caller_s
             assert (heard["x-request-id"] == given) is is_taken
             assert re.fullmatch(r"[A-Za-z0-9._-]{8,64}", heard["x-request-id"])
             assert peer.asked[-1].query == {"cursor": "private"}
-            (line,) = [line for line in deployed.lines() if line["request_id"] == heard["x-request-id"]]
+            line = deployed.line_of(heard["x-request-id"])
             assert (line["trace_id"], line["path"]) == (trace.split("-")[1], "/api/v1/notifications")
 
 
@@ -185,8 +185,8 @@ def test_the_log_is_json_and_holds_no_token_no_query_and_no_body(deployed: Deplo
     door = deployed.door.log_in()
     door.send("GET", "/api/v1/containers?cursor=private-query", door.authorization)
     door.send("POST", LOGIN, {"Content-Type": JSON}, b'{"username": "ada", "password": "private-password"}')
-    door.send("GET", "/api/v1/server", {"X-Request-Id": 'private"id', "User-Agent": "private-agent"})
-    time.sleep(0.2)
+    last = door.send("GET", "/api/v1/server", {"X-Request-Id": 'private"id', "User-Agent": "private-agent"})
+    deployed.line_of(last.headers["x-request-id"])
     text = deployed.log.read_text()
     assert "private" not in text
     assert door.authorization["Authorization"].split()[1] not in text
@@ -271,7 +271,7 @@ def with_a_breaking_replica(deployed: Deployment) -> Iterator[Callable[[], list[
     before = len(deployed.lines())
 
     def asked() -> list[str]:
-        time.sleep(0.2)
+        deployed.line_of(deployed.door.send("GET", "/api/v1/server").headers["x-request-id"])
         return [line["replicas"] for line in deployed.lines()[before:] if line["service"] == "registry"]
 
     replica = breaking("127.0.0.5", deployed.ports["registry"])
