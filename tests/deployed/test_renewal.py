@@ -20,9 +20,12 @@ SECONDS = 30.0
 
 
 def test_every_password_and_key_is_renewed_while_people_stay_logged_in(tmp_path: Path) -> None:
-    with deployment(tmp_path, replicas=1) as whole:
+    with (
+        deployment(tmp_path, replicas=1) as whole,
+        httpx.Client(base_url=whole.url, trust_env=False, timeout=20) as http,
+    ):
         whole.add_accounts(["ada"], PASSWORD, administrator=ADMINISTRATOR)
-        person = Person(whole)
+        person = Person(http)
         first = person.registers()
         folder = str(whole.folder / "secrets")
         old_login = person.token
@@ -72,8 +75,8 @@ def test_the_old_password_opens_nothing_after_the_renewal(tmp_path: Path) -> Non
 class Person:
     """Somebody who registers containers."""
 
-    def __init__(self, whole: Deployment) -> None:
-        self._http = httpx.Client(base_url=whole.url, trust_env=False, timeout=20)
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
         self._count = 0
         self.token = ""
         self.logs_in()
