@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.trace import (
     NonRecordingSpan,
     NoOpTracer,
@@ -60,7 +59,7 @@ def entered(
 
 def started(name: str, kind: SpanKind, *, parent: str | None, attributes: Mapping[str, str | int]) -> Span:
     """A span in the trace of `parent`, or of a new trace; whoever asks for it ends it."""
-    context = _W3C.extract({_HEADER: parent} if parent else {}, context=Context())
+    context = _W3C.extract({_HEADER: parent} if parent else {})
     span = _recorder.tracer.start_span(name, context=context, kind=kind, attributes=attributes)
     return span if span.get_span_context().is_valid else NonRecordingSpan(_new_context())
 
