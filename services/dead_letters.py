@@ -78,9 +78,9 @@ def ls(dropped: bool, as_json: bool, service: str | None, **wanted: str | None) 
 @click.option("--json", "as_json", is_flag=True, help="For programs: a JSON object, by service.")
 def show(event_id: UUID, data: bool, as_json: bool) -> None:
     """Tell all that is known of one event: whence, where it had its effect, where not and why, what was done."""
-    asked = {"data": "true"} if data else {}
+    asked = {"event_id": str(event_id)} | ({"data": "true"} if data else {})
     with _operator() as operator:
-        stories = {name: operator.get(f"{_path(name)}/events/{event_id}", **asked).body for name in SERVICES}
+        stories = {name: operator.get(f"{_path(name)}/story", **asked).body for name in SERVICES}
     known = {name: story for name, story in stories.items() if any(story.values())}
     if not known:
         raise _refusal(

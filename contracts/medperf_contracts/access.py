@@ -87,7 +87,7 @@ ACCESS: Mapping[str, frozenset[Role]] = {
     # every service's messages that do not get through
     **{f"GET /api/v1/dead-letters/{service}": _OPERATOR for service in SERVICES},
     **{f"GET /api/v1/dead-letters/{service}/dropped": _OPERATOR for service in SERVICES},
-    **{f"GET /api/v1/dead-letters/{service}/events/{{event_id}}": _OPERATOR for service in SERVICES},
+    **{f"GET /api/v1/dead-letters/{service}/story": _OPERATOR for service in SERVICES},
     **{f"POST /api/v1/dead-letters/{service}/replay": _OPERATOR for service in SERVICES},
     **{f"POST /api/v1/dead-letters/{service}/drop": _OPERATOR for service in SERVICES},
 }

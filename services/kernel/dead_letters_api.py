@@ -53,9 +53,9 @@ def router_of(service: str) -> APIRouter:
         """Events that an operator gave up, oldest first."""
         return await dead_letters.dropped(session, after=asked.after_id, limit=asked.limit)
 
-    @router.get(f"{path}/events/{{event_id}}", responses=refusals(NotAllowed))
+    @router.get(f"{path}/story", responses=refusals(NotAllowed))
     async def tell_story(
-        event_id: UUID, session: SessionParam, data: Annotated[bool, Query()] = False
+        event_id: Annotated[UUID, Query()], session: SessionParam, data: Annotated[bool, Query()] = False
     ) -> EventStory:
         """All that this service knows of an event; what it holds only with `data`."""
         return await dead_letters.story(session, str(event_id), with_data=data)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from deploy.manifests.objects import Object
-from deploy.manifests.render import OVERLAYS, copy_with_secrets, render, require_kubectl
+from deploy.manifests.render import OVERLAYS, copy_with_secrets, find_kubectl, render
 
 
 @pytest.fixture(scope="session")
 def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifests with a file for each secret."""
-    require_kubectl()
+    find_kubectl()
     return copy_with_secrets(tmp_path_factory.mktemp("manifests"))
 
 

