@@ -18,7 +18,7 @@ from medperf_contracts.dead_letters import NAMED_MOST, MessageState
 from .dead_letters_shown import action_lines, message_lines, story_lines
 
 if TYPE_CHECKING:
-    from .operator import Person
+    from .caller import Person
 
 # What a person reads before they agree; the rest is counted.
 SHOWN_BEFORE_ASKING = 20

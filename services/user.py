@@ -13,7 +13,7 @@ import click
 from medperf_contracts.accounts import ACCESS_LASTS_MINUTES, ENDED_GOES_ON_MINUTES, PASSWORD_LENGTH_LEAST
 
 if TYPE_CHECKING:
-    from .operator import Person
+    from .caller import Person
 
 # What no command line can know: services verify access tokens by themselves.
 _STILL_GOING_ON = (

@@ -12,11 +12,11 @@ from contextlib import ExitStack, contextmanager
 
 import httpx
 
+from services.caller import Person, in_process
 from services.composition import prepare
 from services.kernel import log
 from services.kernel.auth import new_operator_token
 from services.kernel.bus import EmbeddedBus
-from services.operator import Person, in_process
 
 from .server import compose
 from .store import LOGS_KEPT, Running, Store, StoreInUse

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from medperf_contracts.packing import pack
 from medperf_contracts.values import Sha256
-from services.operator import Answer, Person
+from services.caller import Answer, Person
 
 from .operator import reach
 from .store import Running, Store, StoreError
