@@ -40,7 +40,7 @@ compose-test: setup
 FAULTS_REPORT ?= /tmp/medperf-faults.md
 faults: setup
 	MEDPERF_FAULTS_COMMANDS=10000 MEDPERF_FAULTS_INJURIES=110 MEDPERF_FAULTS_CLUSTER=1 MEDPERF_FAULTS_REPORT=$(FAULTS_REPORT) \
-	    $(BIN)/python -m pytest -q -s --timeout 5400 tests/deployed/test_faults.py
+	    $(BIN)/python -m pytest -q -s tests/deployed/test_faults.py
 
 docs: setup
 	@$(BIN)/python docs/generate.py
