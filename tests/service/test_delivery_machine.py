@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from hypothesis import HealthCheck, settings, strategies
@@ -118,11 +119,13 @@ class Deliveries(RuleBasedStateMachine):
         self.way.is_dying = False
 
     @precondition(lambda self: self.way.messages)
-    @rule(which=_numbers, times=strategies.integers(min_value=1, max_value=3))
-    def deliver(self, which: int, times: int) -> None:
-        envelope = self.way.messages.pop(which % len(self.way.messages))
-        for _ in range(times):
-            self.results.run(self.queue.receive(envelope))
+    @rule(order=strategies.randoms(use_true_random=False), most=strategies.integers(min_value=1, max_value=8))
+    def deliver(self, order: Random, most: int) -> None:
+        order.shuffle(self.way.messages)
+        for _ in range(min(most, len(self.way.messages))):
+            envelope = self.way.messages.pop()
+            for _ in range(order.choice((1, 1, 2))):
+                self.results.run(self.queue.receive(envelope))
 
     @precondition(lambda self: self.way.messages)
     @rule(which=_numbers, failure=strategies.sampled_from((ValueError("broken"), NotYet("the other thing"))))
@@ -170,7 +173,7 @@ class Deliveries(RuleBasedStateMachine):
         while self.registry.run(self.relay.waiting()):
             self.registry.run(self.relay.forget_leases())
             self.registry.run(self.relay.publish_waiting())
-        for envelope in self.way.messages:
+        for envelope in reversed(self.way.messages):  # the last come first
             self.results.run(self.queue.receive(envelope))
         self.results.run(self._retry())
         assert self.results.parked() == []
@@ -197,6 +200,6 @@ class Deliveries(RuleBasedStateMachine):
 
 
 Deliveries.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestDeliveries = Deliveries.TestCase
