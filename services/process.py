@@ -149,7 +149,7 @@ async def _database(service: Service) -> str | None:
     try:
         return await migrate.what_is_missing(service.database)
     except Exception as error:  # noqa: BLE001 (whatever it is, requests would meet it too)
-        return f"the database cannot be asked: {type(error).__name__}: {error}"
+        return f"the database cannot be asked: {error.__cause__ or error!r}"
 
 
 async def _keys(service: Service) -> str | None:

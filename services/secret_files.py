@@ -59,7 +59,7 @@ def create(folder: Path, *, group: int | None = None) -> list[str]:
     if not (folder / SIGNING_KEYS).exists():
         _write_keys(folder, [])
         made += [SIGNING_KEYS, PUBLIC_KEYS]
-    if made or not (folder / BROKER_DEFINITIONS).exists():
+    if made or not _is_current(folder / BROKER_DEFINITIONS):
         _write_definitions(folder)
         made.append(BROKER_DEFINITIONS)
     return made
@@ -102,6 +102,19 @@ def _open_to(folder: Path, group: int) -> None:
     for path in folder.iterdir():
         os.chown(path, -1, group)
         path.chmod(_GROUP_READS)
+
+
+def _is_current(path: Path) -> bool:
+    """Whether the definitions are this version's: an upgrade may bring consumers, topics and rights."""
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    wanted = topology.definitions(DEFINITIONS) | topology.users(DEFINITIONS, dict.fromkeys(BROKER_USERS, ""))
+    for document in (kept, wanted):
+        for user in document["users"]:
+            del user["password_hash"]  # a new salt each time
+    return bool(kept == wanted)
 
 
 def _write(path: Path, content: str) -> None:

@@ -167,7 +167,9 @@ class Wire:
         error: ClientError = self._unreachable(why)
         if problem is not None and problem.code in _CODES_TO_WAIT_FOR:
             error = refusal(answer, self._server)
-        is_surely_not_done = answer.status in (409, 429, 503)
+        # Of a database that went away, nobody knows whether it had done it.
+        is_lost = problem is not None and problem.code == "storage_failed"
+        is_surely_not_done = answer.status in (409, 429, 503) and not is_lost
         if request.is_repeatable or is_surely_not_done:
             return TryAgain(error, retry_after_seconds=asked)
         return self._lost(request, why)

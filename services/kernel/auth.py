@@ -15,7 +15,8 @@ from joserfc.jwk import KeySet
 
 from medperf_contracts.access import ACCESS, Role
 
-from .errors import NoSuchThing, NotAllowed, Unauthorized
+from .errors import NoSuchThing, NotAllowed, Unauthorized, Unavailable
+from .log import logger
 
 ALGORITHM = "Ed25519"
 ISSUER = "medperf"
@@ -54,6 +55,11 @@ def new_operator_token() -> tuple[str, str]:
     """A token by which an operator proves themselves, and its SHA-256."""
     token = OPERATOR_PREFIX + secrets.token_urlsafe(32)
     return token, hashlib.sha256(token.encode()).hexdigest()
+
+
+class KeysUnreadable(Unavailable):
+    code = "keys_unreadable"
+    hint = "Try again in a moment; if it stays so, tell the operator: the process's log says why."
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,13 @@ class Gate:
     def verify(self, token: str) -> Identity:
         """What the access token says, once its signature, issuer, audience and time are checked."""
         try:
-            decoded = jwt.decode(token, self._public_keys(), algorithms=[ALGORITHM])
+            keys = self._public_keys()
+        except (OSError, ValueError) as error:  # being replaced at this moment, or gone: the login may be good
+            logger.error("keys_unreadable", cause=repr(error))
+            detail = "The keys by which logins are known cannot be read."
+            raise KeysUnreadable(detail, retry_after_seconds=1) from None
+        try:
+            decoded = jwt.decode(token, keys, algorithms=[ALGORITHM])
             self._claims.validate(decoded.claims)
             claims = decoded.claims
             return Identity(int(claims["sub"]), str(claims["name"]), claims["admin"] is True)

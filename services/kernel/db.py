@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from . import postgresql, sqlite
 from .errors import AppError, ServerBusy, StorageFailed, StorageFull
 from .failures import Failure
+from .log import logger
 
 # A request is answered within two seconds, well before its client gives up: it waits so long for its turn among
 # the writers of this process, then so long for another process (a copy of the store being made).
@@ -126,7 +127,9 @@ class Database:
             detail = f"The disk of the {self.service} service is full."
             return StorageFull(detail, retry_after_seconds=STORAGE_RETRY_SECONDS)
         if failure is Failure.AWAY or (isinstance(error, DBAPIError) and error.connection_invalidated):
-            detail = f"The database of the {self.service} service cannot be reached: {cause}."
+            # Who asks need not know where it is, nor as whom it is asked.
+            logger.error("database_away", service=self.service, cause=str(cause))
+            detail = f"The database of the {self.service} service cannot be reached."
             return StorageFailed(detail, retry_after_seconds=STORAGE_RETRY_SECONDS)
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +33,9 @@ from .log import logger
 from .tables import inbox_claim, inbox_message
 
 ATTEMPTS_MOST = 12
+# Some two minutes of a worker that holds the message; its database being away as long writes nothing down.
+HELD_MOST = 20
+ROWS_REFUSED_MOST = 3
 FIRST_DELAY_MILLIS, LONGEST_DELAY_MILLIS = 500, 300_000
 WAIT_DELAY_MILLIS, WAIT_MOST_MILLIS = 1_000, 24 * 3_600_000
 POLL_SECONDS = 0.5
@@ -110,6 +114,8 @@ class Inbox:
         self._database = database
         self._consumers = {consumer.name: consumer for consumer in consumers}
         self.last_pass = time.monotonic()
+        self._held = Counter[tuple[str, str]]()
+        """By consumer and event: how often its database refused in a row what it was to do."""
         for consumer in consumers:  # counters that begin with the first failure do not show it as a rise
             for outcome in metrics.ATTEMPT_OUTCOMES:
                 metrics.INBOX_ATTEMPTS.labels(consumer.name, outcome)
@@ -140,8 +146,8 @@ class Inbox:
             try:
                 tried = await self.retry_due()
                 if time.monotonic() - tidied > TIDY_SECONDS:
+                    tidied = time.monotonic()  # whether it ends or not: it is not urgent
                     await self._forget_old_claims()
-                    tidied = time.monotonic()
             except Exception as error:  # noqa: BLE001 (its database is away: nothing counts as an attempt)
                 logger.error("inbox_failed", service=self._database.service, cause=repr(error))
                 tried = 0
@@ -149,7 +155,7 @@ class Inbox:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def retry_due(self) -> int:
-        """Try each message whose time has come, once; returns how many."""
+        """Try each message whose time has come, once; returns how many its database let be tried."""
         async with self._database.read() as session:
             rows = (
                 await session.execute(
@@ -159,6 +165,7 @@ class Inbox:
                     .limit(RETRY_BATCH)
                 )
             ).all()
+        refused = 0
         for row in rows:
             consumer = self._consumers.get(row.consumer)
             if consumer is None:
@@ -170,8 +177,13 @@ class Inbox:
             except ValidationError as error:
                 await self._bury(row, unreadable_because(error))
                 continue
-            await self._attempt(consumer, envelope, attempts_before=row.attempts)
-        return len(rows)
+            try:
+                await self._attempt(consumer, envelope, attempts_before=row.attempts)
+            except (StorageFull, StorageFailed, ServerBusy):
+                refused += 1
+                if refused == min(len(rows), ROWS_REFUSED_MOST):  # it is not this message that it refuses
+                    raise
+        return len(rows) - refused
 
     async def _attempt(self, consumer: Consumer, envelope: Envelope, *, attempts_before: int) -> None:
         with tracing.handling(consumer.name, envelope) as span:
@@ -179,6 +191,7 @@ class Inbox:
             try:
                 outcome, cause = await self._try(consumer, envelope, attempts_before)
             except Exception as error:
+                metrics.INBOX_ATTEMPTS.labels(consumer.name, "held").inc()
                 tracing.fail(span, type(error).__name__)
                 raise
             seconds = time.monotonic() - began
@@ -212,11 +225,21 @@ class Inbox:
         except NotYet as reason:
             cause = str(reason)
             return await self._write_down(consumer, envelope, cause, attempts_before, counts=False), cause
-        except (StorageFull, StorageFailed, ServerBusy):
-            raise  # its own database is full, away or busy: that is not an attempt, and cannot be written down
+        except (StorageFull, StorageFailed, ServerBusy) as refusal:
+            # Its own database is full, away or busy: that is no attempt, and cannot be written down. Where it can
+            # after all, it is the effect itself that the database refuses, and a person must see it in the end.
+            key = (consumer.name, str(envelope.id))
+            self._held[key] += 1
+            if self._held[key] < HELD_MOST:
+                raise
+            cause = f"{type(refusal).__name__}, {HELD_MOST} times: {refusal.detail}"[:CAUSE_CHARACTERS_MOST]
+            outcome = await self._write_down(consumer, envelope, cause, attempts_before, counts=True)
+            del self._held[key]
+            return outcome, cause
         except Exception as error:  # noqa: BLE001 (whatever it is, it is written down and retried, or raised again)
             cause = f"{type(error).__name__}: {error}"[:CAUSE_CHARACTERS_MOST]
             return await self._write_down(consumer, envelope, cause, attempts_before, counts=True), cause
+        self._held.pop((consumer.name, str(envelope.id)), None)
         if claimed_millis is None:
             return "handled_before", ""
         # Two databases may have two clocks: no effect is said to be older than its cause.

@@ -59,7 +59,8 @@ RELAY_CONFIRM_SECONDS = Histogram(
 
 INBOX_ATTEMPTS = Counter(
     "medperf_inbox_attempts",
-    "Deliveries tried: handled, handled_before, waiting (for another thing), failed (tried again), dead.",
+    "Deliveries tried: handled, handled_before, waiting (for another thing), failed (tried again), dead, or held,"
+    " where the consumer's database refuses.",
     ["consumer", "outcome"],
 )
 INBOX_ATTEMPT_SECONDS = Histogram(
@@ -111,5 +112,5 @@ DEAD_LETTERS = Gauge(
 
 BATCH_OUTCOMES = ("published", "partly", "failed")
 EVENT_OUTCOMES = ("published", "failed")
-ATTEMPT_OUTCOMES = ("handled", "handled_before", "waiting", "failed", "dead")
+ATTEMPT_OUTCOMES = ("handled", "handled_before", "waiting", "failed", "dead", "held")
 WAITING_STATES = ("waiting", "failed")

@@ -29,6 +29,7 @@ async def resend(databases: Mapping[str, Database], *, hours: int) -> dict[str, 
                 update(outbox)
                 .where(
                     outbox.c.sent_millis.is_not(None),
+                    outbox.c.buried_millis.is_(None),  # given up by a person: it stays so
                     outbox.c.recorded_millis >= database_millis() - hours * HOUR_MILLIS,
                 )
                 .values(sent_millis=None, not_before_millis=0, attempts=0)

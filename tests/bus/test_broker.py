@@ -100,7 +100,10 @@ def run(broker: RabbitmqServer) -> Callable[[Callable[[Broker], Coroutine[Any, A
         async def all_of_it() -> T:
             peer = Broker(broker)
             await peer.empty()
-            return await work(peer)
+            try:
+                return await work(peer)
+            finally:
+                await asyncio.sleep(0.1)  # the library still tells its own callbacks of connections that closed
 
         return asyncio.run(all_of_it())
 
@@ -365,23 +368,24 @@ async def published(bus: AmqpBus, event: Envelope) -> set[uuid.UUID]:
         return set()
 
 
-def test_a_frozen_broker_confirms_nothing_and_what_was_published_then_is_not_lost(run: Run) -> None:
+def test_a_frozen_broker_confirms_nothing_and_what_is_published_again_arrives(run: Run) -> None:
     async def check(peer: Broker) -> None:
         bus, taken = peer.bus("associations"), Taken()
         await bus.publish([approved(1)])
+        second, third = approved(2), approved(3)
         peer.server.freeze()
         try:
             with pytest.raises((NotTaken, TimeoutError)):
-                await bus.publish([approved(2)])
+                await bus.publish([second])
         finally:
             peer.server.thaw()
-        third = approved(3)
         async with asyncio.timeout(SECONDS):
-            while third.id not in await published(bus, third):
-                await asyncio.sleep(0.1)
+            for event in (second, third):  # as the relay does: what was not confirmed is published again
+                while event.id not in await published(bus, event):
+                    await asyncio.sleep(0.1)
         async with consuming(peer, taken.receive):
-            await taken.has(2)
-        assert third.id in taken
+            await taken.has(3)
+        assert {second.id, third.id} <= set(taken)
         await bus.close()
 
     run(check)
@@ -469,7 +473,8 @@ def test_the_broker_holds_what_the_definitions_say(broker: RabbitmqServer) -> No
         )
     )
     wanted = json.loads((Path(__file__).parents[2] / "deploy" / "rabbitmq" / "definitions.json").read_text())
-    assert {each["name"] for each in shown} == {each["name"] for each in wanted["queues"]}
+    arguments = {each["name"]: {name: value for name, _, value in each["arguments"]} for each in shown}
+    assert arguments == {each["name"]: each["arguments"] for each in wanted["queues"]}
     assert all(
         each["durable"] and each["type"].endswith("quorum_queue") | (each["type"] == "quorum") for each in shown
     )

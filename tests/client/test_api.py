@@ -284,6 +284,13 @@ def test_a_login_about_to_expire_is_renewed_before_the_request(begin: Begin, tmp
     assert peer.paths() == ["/api/v1/auth/refresh", "/api/v1/benchmarks/1"]
 
 
+def test_a_change_that_a_lost_database_may_have_made_is_not_sent_again(begin: Begin) -> None:
+    gateway, peer = begin(in_turn(Reply.problem(503, "storage_failed"), Reply.problem(412, "precondition_failed")))
+    with pytest.raises(ServerUnreachable):
+        gateway.patch("/benchmarks/1", BenchmarkChanges(description="new"), BenchmarkView, version=2)
+    assert len(peer.asked) == 1
+
+
 def test_a_refresh_whose_answer_is_lost_is_tried_with_the_same_token(begin: Begin, tmp_path: Path) -> None:
     gateway, peer = begin(
         by_path(

@@ -50,6 +50,8 @@ def test_nothing_is_lost_or_done_twice_whatever_is_killed_frozen_or_cut_off(tmp_
     assert found.all == []
     assert unreadable == {queue: count for queue, count in injuries.poison.items() if count}
     assert len(workload.acknowledged) >= COMMANDS
+    if FAULTS > 15:
+        assert set(injuries.done) == set(injuries.kinds), "each kind of fault happened"
 
 
 def clocks() -> dict[str, dict[str, str]]:

@@ -46,6 +46,8 @@ class Ledger:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.fails_with: Exception | None = None
+        self.refuses = ""
+        """The event that its database refuses."""
         self.inbox = Inbox(peer.service.database, [Consumer("test.count", DATASET_EVENTS, self.effect)])
         self.queue = self.inbox.queues()[0]
         peer.run(self._make())
@@ -56,6 +58,8 @@ class Ledger:
 
     async def effect(self, session: AsyncSession, dataset: DatasetFacts, delivery: Delivery) -> None:
         await session.execute(text("INSERT INTO ledger VALUES (:id)"), {"id": delivery.event_id})
+        if delivery.event_id == self.refuses:
+            raise ServerBusy("busy with it", retry_after_seconds=1)
         if self.fails_with is not None:
             raise self.fails_with
 
@@ -107,6 +111,34 @@ def test_a_failed_effect_is_rolled_back_written_down_and_tried_again(peer: Peer)
     assert ledger.retry() == 1
     assert (ledger.effects(), ledger.parked()) == (1, [])
     peer.run(ledger.queue.receive(envelope))
+    assert ledger.effects() == 1
+
+
+def test_what_its_database_alone_refuses_is_held_at_first_and_then_written_down(peer: Peer) -> None:
+    ledger = Ledger(peer)
+    ledger.fails_with = ServerBusy("its statement takes too long", retry_after_seconds=1)
+    envelope = envelope_of(facts.dataset())
+    for _ in range(inbox.HELD_MOST - 1):
+        with pytest.raises(ServerBusy):
+            peer.run(ledger.queue.receive(envelope))
+    assert ledger.parked() == [], "as long as its database may be away, it is no attempt"
+    peer.run(ledger.queue.receive(envelope))
+    (message,) = ledger.parked()
+    assert (message["state"], message["attempts"]) == ("failed", 1)
+    assert message["cause"] == f"ServerBusy, {inbox.HELD_MOST} times: its statement takes too long"
+    ledger.fails_with = None
+    assert ledger.retry() == 1
+    assert ledger.effects() == 1
+
+
+def test_a_message_that_its_database_refuses_holds_up_no_other(peer: Peer) -> None:
+    ledger = Ledger(peer)
+    ledger.fails_with = ValueError("not now")
+    refused, other = envelope_of(facts.dataset(id=1)), envelope_of(facts.dataset(id=2))
+    for envelope in (refused, other):
+        peer.run(ledger.queue.receive(envelope))
+    ledger.fails_with, ledger.refuses = None, str(refused.id)
+    assert ledger.retry() == 1
     assert ledger.effects() == 1
 
 

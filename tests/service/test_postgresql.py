@@ -411,6 +411,7 @@ def test_a_restarted_server_is_survived_and_the_listener_comes_back(
         assert refused(answer) == (503, "storage_failed")
         assert int(answer.headers["Retry-After"]) > 0
         assert answer.json()["hint"]
+        assert "127.0.0.1" not in answer.text, "where the database is, is nobody's to know"
     assert back.status_code == 201
 
 

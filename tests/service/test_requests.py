@@ -22,6 +22,7 @@ from service import facts
 from service.facts import COMMITTEE, SITE, STRANGER
 from service.peer import OPERATOR_TOKEN, Peer, envelope_of
 from service.triggers import CHANGES_NOTHING, IS_SLOW, also, create_trigger
+from services.accounts import signing_keys
 from services.associations.app import DEFINITION
 from services.kernel import db, seen, sqlite
 from services.kernel.auth import ALGORITHM
@@ -401,6 +402,21 @@ def test_nobody_gets_in_without_a_good_token(peer: Peer) -> None:
         response = peer.call("GET", PATH, token=token)
         assert (response.status_code, response.json()["code"]) == (401, code), token
         assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert peer.call("GET", PATH, token=good).status_code == 200
+
+
+@pytest.mark.parametrize("content", [None, "", "{"], ids=["missing", "empty", "half"])
+def test_while_the_keys_cannot_be_read_a_good_login_is_told_to_come_again(peer: Peer, content: str | None) -> None:
+    good, file = peer.token(SITE), peer.service.settings.public_keys_file
+    kept = file.read_text()
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    peer.service.gate._public_keys = lambda: signing_keys.public_keys(file)
+    answer = peer.call("GET", PATH, token=good)
+    assert (answer.status_code, answer.json()["code"]) == (503, "keys_unreadable")
+    assert answer.headers["Retry-After"] == "1"
+    file.write_text(kept)
     assert peer.call("GET", PATH, token=good).status_code == 200
 
 

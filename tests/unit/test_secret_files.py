@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -58,3 +59,21 @@ def test_a_folder_that_others_may_read_does_not_open_the_secrets(tmp_path: Path)
     folder.chmod(0o755)
     secret_files.create(folder)
     assert {mode for mode, _ in modes(folder)} == {0o600}
+
+
+def test_an_upgrade_makes_the_brokers_definitions_anew_where_they_changed_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    secret_files.create(folder)
+    kept = {path.name: path.read_text() for path in folder.iterdir()}
+    assert secret_files.create(folder) == [], "nothing is made anew without a reason"
+    definitions = folder / secret_files.BROKER_DEFINITIONS
+    old = json.loads(definitions.read_text())
+    lost = old["queues"].pop()
+    old["topic_permissions"][0]["write"] = "^$"
+    definitions.write_text(json.dumps(old))
+    assert secret_files.create(folder) == [secret_files.BROKER_DEFINITIONS]
+    made = json.loads(definitions.read_text())
+    assert lost in made["queues"]
+    assert made["topic_permissions"][0]["write"] != "^$"
+    del kept[secret_files.BROKER_DEFINITIONS]
+    assert {name: (folder / name).read_text() for name in kept} == kept
