@@ -235,6 +235,10 @@ RIGHTS: list[tuple[Break, str]] = [
     (drop(WEB, *POD, "volumes", 2, "secret", "items", 0), "lacks ['results_database_password']"),
     (drop("Job migrate", *POD, "volumes", 2, "secret", "items", 0), "lacks ['accounts_owner_database_password']"),
     (
+        drop("CronJob operator", "spec", "jobTemplate", *POD, "volumes", 1, "secret", "items", 5),
+        "lacks ['accounts_owner_database_password']",
+    ),
+    (
         put(WEB, "spec", "template", "metadata", "labels", "app.kubernetes.io/component", value="x"),
         "which secrets ('x', 'web')",
     ),

@@ -22,7 +22,8 @@ SECRETS: Mapping[tuple[str, str], frozenset[str]] = {
     ("accounts", "web"): frozenset({"accounts_database_password", "public_keys.json", "signing_keys.json"}),
     ("provision", "job"): _ROLES | _OWNERS | {"database_admin_password"},
     ("migrate", "job"): _OWNERS,
-    ("operator", ""): _ROLES,
+    # An import writes what only a database's owner may.
+    ("operator", ""): _ROLES | _OWNERS,
     ("broker", ""): frozenset({"erlang_cookie", "rabbitmq_definitions.json", "tls.crt", "tls.key"}),
     ("database", ""): frozenset({"database_admin_password"}),
     ("gateway", ""): frozenset(),
