@@ -41,7 +41,7 @@ def needed() -> dict[str, set[str]]:
         "provision": {"database_admin_password"} | databases | owners,
         "migrate": owners,
         # An import writes what only a database's owner may.
-        "operator": databases | owners | {SIGNING_KEYS, PUBLIC_KEYS},
+        "operator": databases | owners | {PUBLIC_KEYS},
     }
 
 
