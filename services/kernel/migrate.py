@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from . import postgresql
 from .clock import BigId
@@ -19,6 +23,8 @@ from .tables import KERNEL
 
 # Any number; the same for each service, as a lock is a database's own.
 MIGRATION_LOCK = 7_301_113
+# How long a migration comes again to a table that others hold, and how long it lets them go on between.
+MIGRATION_PATIENCE_SECONDS, MIGRATION_PAUSE_SECONDS = 60.0, 0.5
 SERVICES = Path(__file__).resolve().parents[1]
 
 
@@ -31,10 +37,32 @@ async def upgrade(database: Database) -> None:
             return
         engine = postgresql.open_migration_engine(database.url, service=database.service)
         async with engine.connect() as connection:
-            # Two at once: the second waits, then finds nothing to do. Freed by the end of the connection.
-            await connection.execute(sa.select(sa.func.pg_advisory_lock(MIGRATION_LOCK)))
-            await connection.commit()
-            await connection.run_sync(_upgrade, database.service)
+            await _wait_for_others(connection)
+            await _upgrade_patiently(connection, database.service)
+
+
+async def _wait_for_others(connection: AsyncConnection) -> None:
+    """Two at once: the second waits, then finds nothing to do. Freed by the end of the connection."""
+    # As long as the first takes: no request queues behind this lock.
+    await connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
+    await connection.execute(sa.select(sa.func.pg_advisory_lock(MIGRATION_LOCK)))
+    await connection.commit()
+
+
+async def _upgrade_patiently(connection: AsyncConnection, service: str) -> None:
+    """Come again, for what is left, while others hold a table."""
+    deadline = time.monotonic() + MIGRATION_PATIENCE_SECONDS
+    while True:
+        try:
+            await connection.run_sync(_upgrade, service)
+        except DBAPIError as error:
+            if not postgresql.has_met_a_lock(error.orig) or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        # Alembic makes its own transactions only where none is open.
+        await connection.rollback()
+        await asyncio.sleep(MIGRATION_PAUSE_SECONDS)
 
 
 async def revision_of(database: Database) -> str | None:

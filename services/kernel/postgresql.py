@@ -32,7 +32,8 @@ CLOSE_SECONDS = 5.0
 LOCK_WAIT_SECONDS = 2.0
 # A transaction whose process is frozen, or cut off, holds its locks no longer than this.
 IDLE_IN_TRANSACTION_SECONDS = 30.0
-MIGRATION_LOCK_SECONDS = 60.0
+# Whoever asks for a table after a migration queues behind it: it gives up well before they do, and comes again.
+MIGRATION_LOCK_SECONDS = 1.0
 
 # The commit of an event is told on it to processes that listen; the same in each service's own database.
 CHANNEL = "outbox"
@@ -40,9 +41,10 @@ LISTENER_LOOKS_SECONDS = 10.0
 LISTEN_AGAIN_SECONDS, LISTEN_AGAIN_MOST_SECONDS = 0.2, 10.0
 
 LOCK_NOT_AVAILABLE = "55P03"  # by lock_timeout
+DEADLOCK_DETECTED = "40P01"
 _BUSY_STATES = {
     LOCK_NOT_AVAILABLE,
-    "40P01",  # deadlock_detected
+    DEADLOCK_DETECTED,
     "40001",  # serialization_failure
     "57014",  # query_canceled: statement_timeout
     "53200",  # out_of_memory
@@ -115,6 +117,11 @@ async def connect(
         )
     except OSError as error:
         raise Unreachable(f"no answer: {error or type(error).__name__}") from error
+
+
+def has_met_a_lock(cause: BaseException | None) -> bool:
+    """Whether the statement failed because of what others hold: it may do once they are done."""
+    return getattr(cause, "sqlstate", None) in (LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED)
 
 
 def _millis(seconds: float) -> str:

@@ -7,8 +7,10 @@ and read, whatever later revision the database is at.
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
@@ -17,11 +19,13 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.databases import Databases
 from services.composition import DEFINITIONS
 from services.kernel import migrate
 from services.kernel.db import Database
+from services.kernel.errors import ServerBusy
 
 SERVICES = [definition.name for definition in DEFINITIONS]
 _numbers = count(1)
@@ -150,6 +154,86 @@ def test_a_migration_waits_for_nobody_for_long_and_lets_who_works_go_on(
         return written - before
 
     assert asyncio.run(check()) >= 2
+
+
+def test_a_migration_behind_a_long_reader_holds_up_no_request_and_ends_after_it(databases: Databases) -> None:
+    url = databases.empty()
+
+    async def check() -> None:
+        async with first_schema(url) as database:
+            async with database.engine.begin() as reader:
+                await _ask(reader)
+                migration = asyncio.create_task(migrate.upgrade(database))
+                until, waits = time.monotonic() + 4, [0.0]
+                while time.monotonic() < until:
+                    waits.append(await _wait_of_a_request(database))
+                assert not migration.done()
+                assert await migrate.what_is_missing(database)
+            async with asyncio.timeout(10):
+                await migration
+            assert await migrate.what_is_missing(database) is None
+        assert 0.2 < max(waits) < 1.5, "one or more queued behind the migration, and none for long"
+
+    asyncio.run(check())
+
+
+def test_a_migration_gives_up_on_a_table_that_stays_held(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "MIGRATION_PATIENCE_SECONDS", 1.0)
+
+    url = databases.empty()
+
+    async def check() -> None:
+        async with first_schema(url) as database, database.engine.begin() as reader:
+            await _ask(reader)
+            async with asyncio.timeout(10):
+                with pytest.raises(ServerBusy):
+                    await migrate.upgrade(database)
+
+    asyncio.run(check())
+
+
+def test_a_migration_waits_for_another_longer_than_for_a_table(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only the wait for the other migration is this long: there is no second attempt.
+    monkeypatch.setattr(migrate, "MIGRATION_PATIENCE_SECONDS", 0.0)
+
+    url = databases.empty()
+
+    async def check() -> None:
+        async with first_schema(url) as database:
+            async with database.engine.begin() as other:
+                await other.execute(sa.select(sa.func.pg_advisory_xact_lock(migrate.MIGRATION_LOCK)))
+                migration = asyncio.create_task(migrate.upgrade(database))
+                await asyncio.sleep(2.5)
+                assert not migration.done()
+            await migration
+            assert await migrate.what_is_missing(database) is None
+
+    asyncio.run(check())
+
+
+@asynccontextmanager
+async def first_schema(url: str) -> AsyncIterator[Database]:
+    """A service's database at its first revision; a later one alters the outbox."""
+    database = Database(url, service="associations")
+    await _to(database, revisions("associations")[0])
+    yield database
+    await database.close()
+
+
+async def _ask(connection: AsyncConnection) -> None:
+    await connection.exec_driver_sql("SELECT count(*) FROM outbox")
+
+
+async def _wait_of_a_request(database: Database) -> float:
+    await asyncio.sleep(0.02)
+    began = time.monotonic()
+    async with database.engine.begin() as connection:
+        await _ask(connection)
+    return time.monotonic() - began
 
 
 async def _to(database: Database, revision: str) -> None:
