@@ -239,6 +239,9 @@ def peer(start: Callable[[Definition], Peer]) -> Peer:
     return start(DEFINITION)
 
 
+@pytest.mark.only_on(
+    "sqlite", because="a file of a few pages is quickly full; PostgreSQL's is in test_postgresql.py"
+)
 def test_a_message_that_found_its_own_database_full_was_not_tried(peer: Peer) -> None:
     """Room for a row that says why, but not for the effect: only the rule keeps it from being counted."""
     room = [8]

@@ -610,7 +610,8 @@ def test_no_endpoint_changes_a_result(peer: Peer) -> None:
     own = {("post", PATH), ("get", PATH), ("get", f"{PATH}/{{result_id}}"), ("get", DUE)}
     # Every service has these, for messages that it could not handle.
     messages = "/api/v1/dead-letters/results"
-    assert methods == own | {("get", messages), ("post", f"{messages}/replay")}
+    looks = {("get", messages), ("get", f"{messages}/dropped"), ("get", f"{messages}/story")}
+    assert methods == own | looks | {("post", f"{messages}/replay"), ("post", f"{messages}/drop")}
 
 
 @pytest.mark.parametrize("ending", list(ENDINGS))

@@ -89,9 +89,12 @@ def test_an_asset_is_served_and_nothing_that_lies_elsewhere(home: Path, start: S
         return httpx.get(f"{server.url}/assets/{path}", trust_env=False)
 
     assert get("demo.txt").text == "to be seen"
-    for path in ("link.txt", "..%2fsigning_key.json", "%2e%2e/signing_key.json", "", "nothing.txt"):
+    for path in ("link.txt", "", "nothing.txt"):
         answer = get(path)
         assert (answer.status_code, answer.json()["code"]) == (404, "no_such_address"), path
+    for path in ("..%2fsigning_key.json", "%2e%2e/signing_key.json"):
+        answer = get(path)
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), path
 
 
 def test_a_server_in_disorder_delivers_some_events_twice_and_parks_none(home: Path, start: Start) -> None:
