@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
+from servers.found import program
 from servers.life import Processes, free_port, wait_for_port
 
 FORWARD = Path(__file__).with_name("forward.py")
@@ -26,7 +28,7 @@ class Cable:
     @property
     def inside(self) -> list[str]:
         """The command by which a program runs at the other end."""
-        return ["ip", "netns", "exec", self.namespace]
+        return [ip_program(), "netns", "exec", self.namespace]
 
     def lay(self) -> None:
         _ip("netns", "add", self.namespace)
@@ -78,5 +80,10 @@ def cable() -> Iterator[Cable]:
         laid.remove()
 
 
+@cache
+def ip_program() -> str:
+    return str(program("ip", package="iproute2", folders=("/usr/sbin", "/sbin", "/usr/bin")))
+
+
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=20)
+    subprocess.run([ip_program(), *arguments], check=True, capture_output=True, timeout=20)
