@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("deployment")]
 SECONDS = 30.0
 
 
-def test_every_password_and_key_is_renewed_while_people_stay_logged_in(tmp_path: Path) -> None:
+def test_services_passwords_and_the_signing_keys_are_renewed_while_people_stay_logged_in(tmp_path: Path) -> None:
     with (
         deployment(tmp_path, replicas=1) as whole,
         httpx.Client(base_url=whole.url, trust_env=False, timeout=20) as http,
