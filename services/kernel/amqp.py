@@ -25,7 +25,7 @@ from . import metrics
 from .bus import Queue
 from .dead_letters import unreadable_because
 from .log import logger
-from .topology import EXCHANGE
+from .topology import EXCHANGE, UNREADABLE_SUFFIX
 
 CONNECT_SECONDS = 10.0
 # Of a broker that is frozen or cut off nothing is heard for three of these.
@@ -136,6 +136,7 @@ class Consumption:
         self.queue = queue
         self.is_consuming = False
         self._connected = metrics.CONSUMER_CONNECTED.labels(queue.name)
+        self._kept_unreadable = metrics.UNREADABLE_QUEUE_MESSAGES.labels(queue.name)
         self._unreadable = metrics.MESSAGES_UNREADABLE.labels(queue.name)
         self.last_progress = time.monotonic()
         """When it last did what there was to do, or had a reason outside itself not to."""
@@ -182,8 +183,11 @@ class Consumption:
     async def _consume(
         self, channel: AbstractChannel, deliveries: asyncio.Queue[AbstractIncomingMessage | None]
     ) -> None:
-        idle_looks = 0
+        idle_looks, count_at = 0, 0.0
         while True:
+            if time.monotonic() >= count_at:
+                await self._count_unreadable(channel)
+                count_at = time.monotonic() + LOOK_SECONDS
             message = None
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -214,6 +218,13 @@ class Consumption:
             return True
         self.last_progress = time.monotonic()
         return False
+
+    async def _count_unreadable(self, channel: AbstractChannel) -> None:
+        """Also what the broker itself put there, at the limit of its deliveries: nobody else would see it."""
+        kept = await channel.declare_queue(
+            f"{self.queue.name}{UNREADABLE_SUFFIX}", passive=True, timeout=CONNECT_SECONDS
+        )
+        self._kept_unreadable.set(kept.declaration_result.message_count or 0)
 
     async def _handle(self, channel: AbstractChannel, message: AbstractIncomingMessage) -> None:
         try:

@@ -85,6 +85,12 @@ MESSAGES_UNREADABLE = Counter(
     ["consumer"],
 )
 
+UNREADABLE_QUEUE_MESSAGES = Gauge(
+    "medperf_unreadable_queue_messages",
+    "Messages in the broker's queue <consumer>.unreadable: no events, or given to the consumer too often.",
+    ["consumer"],
+)
+
 # Asked from the database at each scrape (`kernel/backlog.py`), so every process of a service shows the same.
 DATABASE_UP = Gauge(
     "medperf_database_up", "1 if the service's database answered this scrape in time, else 0.", ["service"]

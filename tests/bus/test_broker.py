@@ -1,153 +1,41 @@
-"""The bus on a real RabbitMQ: what is confirmed is there, and taken once, and nobody has too many rights."""
+"""The bus on a real RabbitMQ: what is confirmed is there, and what is there is taken once."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aio_pika
-import aiormq
 import pytest
 from prometheus_client import REGISTRY
 
+from bus.broker import (
+    RECORD_ASSOCIATION,
+    SECONDS,
+    Broker,
+    Run,
+    Taken,
+    approved,
+    consuming,
+    eventually,
+    published,
+    unheard,
+)
 from medperf_contracts.envelope import Envelope
-from medperf_contracts.events import AssociationApproved, ResultSubmitted
-from servers.rabbitmq import RabbitmqServer, rabbitmq
-from service import facts
-from service.peer import envelope_of
+from medperf_contracts.events import AssociationApproved
 from services.composition import DEFINITIONS
 from services.kernel import amqp, topology
 from services.kernel.amqp import AmqpBus, NotTaken
-from services.kernel.bus import Queue
 
-T = TypeVar("T")
-PASSWORDS = {definition.name: f"{definition.name}-secret" for definition in DEFINITIONS}
-SECONDS = 20.0
-RECORD_ASSOCIATION = "results.record_association"
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[RabbitmqServer]:
-    """A node with the deployment's definitions."""
-    passwords = {**PASSWORDS, topology.ADMINISTRATOR: "unused"}
-    with rabbitmq(topology.definitions(DEFINITIONS) | topology.users(DEFINITIONS, passwords)) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes a minute on a quiet broker takes a second."""
-    monkeypatch.setattr(amqp, "LOOK_SECONDS", 0.3)
-    monkeypatch.setattr(amqp, "CONFIRM_SECONDS", 2.0)
-
-
-class Broker:
-    """What a test does with the broker, in one event loop."""
-
-    def __init__(self, server: RabbitmqServer) -> None:
-        self.server = server
-
-    def url(self, service: str) -> str:
-        return self.server.url_of(service, PASSWORDS[service], topology.VHOST)
-
-    def bus(self, service: str) -> AmqpBus:
-        return AmqpBus(self.url(service), name=service)
-
-    @asynccontextmanager
-    async def channel(self, *, user: str | None = None) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
-        """Of the administrator, or as a service."""
-        url = (
-            self.url(user) if user else self.server.url_of(self.server.user, self.server.password, topology.VHOST)
-        )
-        connection = await aio_pika.connect(url)
-        async with connection:
-            yield await connection.channel(on_return_raises=True)
-
-    async def empty(self) -> None:
-        async with self.channel() as channel:
-            for each in topology.definitions(DEFINITIONS)["queues"]:
-                await (await channel.get_queue(each["name"], ensure=False)).purge()
-
-    async def count(self, queue: str) -> int:
-        async with self.channel() as channel:
-            declared = await channel.declare_queue(queue, passive=True)
-            return declared.declaration_result.message_count or 0
-
-    async def until(self, queue: str, count: int) -> None:
-        """Until the queue holds so many messages that nobody has."""
-        await eventually(lambda: self._has(queue, count))
-
-    async def _has(self, queue: str, count: int) -> bool:
-        return await self.count(queue) == count
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not await holds():
-            await asyncio.sleep(0.05)
-
-
-@pytest.fixture
-def run(broker: RabbitmqServer) -> Callable[[Callable[[Broker], Coroutine[Any, Any, T]]], T]:
-    """Run a test's own coroutine on a broker whose queues are empty."""
-
-    def within(work: Callable[[Broker], Coroutine[Any, Any, T]]) -> T:
-        async def all_of_it() -> T:
-            peer = Broker(broker)
-            await peer.empty()
-            try:
-                return await work(peer)
-            finally:
-                await asyncio.sleep(0.1)  # the library still tells its own callbacks of connections that closed
-
-        return asyncio.run(all_of_it())
-
-    return within
-
-
-Run = Callable[[Callable[[Broker], Coroutine[Any, Any, Any]]], Any]
+# One broker for them all.
+pytestmark = pytest.mark.xdist_group("broker")
 
 
 def shown(name: str) -> float:
     """What the metric says of the consumer now."""
     return REGISTRY.get_sample_value(name, {"consumer": RECORD_ASSOCIATION}) or 0
-
-
-def approved(number: int = 1) -> Envelope:
-    return envelope_of(facts.association(id=number))
-
-
-@asynccontextmanager
-async def consuming(
-    peer: Broker, receive: Callable[[Envelope], Awaitable[None]], *, queue: str = RECORD_ASSOCIATION
-) -> AsyncIterator[AmqpBus]:
-    """A worker of one queue at work."""
-    bus = peer.bus(queue.partition(".")[0])
-    bus.bind([Queue(queue, frozenset(), receive)])
-    task = asyncio.create_task(bus.run())
-    try:
-        yield bus
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-class Taken(list[uuid.UUID]):
-    """A consumer that keeps what it got."""
-
-    async def receive(self, envelope: Envelope) -> None:
-        self.append(envelope.id)
-
-    async def has(self, count: int) -> None:
-        async def holds() -> bool:
-            return len(self) >= count
-
-        await eventually(holds)
 
 
 def test_what_is_confirmed_is_in_every_queue_of_its_topic(run: Run) -> None:
@@ -293,6 +181,30 @@ def test_what_cannot_be_read_goes_to_the_queue_of_the_unreadable_and_holds_up_no
     run(check)
 
 
+def test_a_message_that_was_given_too_often_is_kept_with_the_unreadable_and_shown(run: Run) -> None:
+    async def check(peer: Broker) -> None:
+        bus, taken, event = peer.bus("associations"), Taken(), approved()
+        await bus.publish([event])
+        given = 0
+        async with peer.channel() as channel:
+            queue = await channel.get_queue(RECORD_ASSOCIATION, ensure=False)
+            while given <= 2 * topology.DELIVERIES_MOST and (message := await queue.get(fail=False)) is not None:
+                given += 1
+                await message.reject(requeue=True)
+        assert given == topology.DELIVERIES_MOST + 1
+        await peer.until(f"{RECORD_ASSOCIATION}{topology.UNREADABLE_SUFFIX}", 1)
+        async with consuming(peer, taken.receive):
+
+            async def is_shown() -> bool:
+                return shown("medperf_unreadable_queue_messages") == 1
+
+            await eventually(is_shown)
+        assert taken == []
+        await bus.close()
+
+    run(check)
+
+
 def test_a_consumer_that_the_broker_ends_is_begun_again_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(amqp, "LOOK_SECONDS", 600.0)  # it is told, and need not look
 
@@ -356,18 +268,6 @@ def test_a_connection_that_is_cut_loses_nothing(run: Run) -> None:
     run(check)
 
 
-async def unheard(message: object) -> None:
-    """What a consumer in name only does."""
-
-
-async def published(bus: AmqpBus, event: Envelope) -> set[uuid.UUID]:
-    """As the relay does: what raises is tried again."""
-    try:
-        return await bus.publish([event])
-    except Exception:  # noqa: BLE001
-        return set()
-
-
 def test_a_frozen_broker_confirms_nothing_and_what_is_published_again_arrives(run: Run) -> None:
     async def check(peer: Broker) -> None:
         bus, taken = peer.bus("associations"), Taken()
@@ -408,93 +308,3 @@ def test_after_a_kill_of_the_broker_every_confirmed_event_is_there(run: Run) -> 
         await bus.close()
 
     run(check)
-
-
-def test_a_service_publishes_its_own_topics_only(run: Run) -> None:
-    async def check(peer: Broker) -> None:
-        result = envelope_of(ResultSubmitted.model_validate(_RESULT))
-        for service, event in (("results", approved()), ("associations", result), ("notifications", result)):
-            bus = peer.bus(service)
-            with pytest.raises(NotTaken, match="access to"):
-                await bus.publish([event])
-            await bus.close()
-        bus = peer.bus("results")
-        assert await bus.publish([result]) == {result.id}
-        await bus.close()
-
-    run(check)
-
-
-@pytest.mark.parametrize("service", [definition.name for definition in DEFINITIONS if definition.consumers])
-def test_a_service_reads_its_own_queues_only_and_makes_nothing(run: Run, service: str) -> None:
-    async def check(peer: Broker) -> None:
-        for definition in DEFINITIONS:
-            for consumer in definition.consumers:
-                for queue in (consumer.name, f"{consumer.name}{topology.UNREADABLE_SUFFIX}"):
-                    async with peer.channel(user=service) as channel:
-                        theirs = await channel.get_queue(queue, ensure=False)
-                        if definition.name == service:
-                            await theirs.get(fail=False)
-                        else:
-                            with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
-                                await theirs.get(fail=False)
-        for attempt in (_declare_queue, _declare_exchange, _bind, _delete, _publish_past_the_exchange):
-            async with peer.channel(user=service) as channel:
-                with pytest.raises(aio_pika.exceptions.AMQPError):
-                    await attempt(channel)
-
-    run(check)
-
-
-async def _declare_queue(channel: aio_pika.abc.AbstractChannel) -> None:
-    await channel.declare_queue("results.another", durable=True)
-
-
-async def _declare_exchange(channel: aio_pika.abc.AbstractChannel) -> None:
-    await channel.declare_exchange("another")
-
-
-async def _bind(channel: aio_pika.abc.AbstractChannel) -> None:
-    await (await channel.get_queue(RECORD_ASSOCIATION, ensure=False)).bind(topology.EXCHANGE, "result.#")
-
-
-async def _delete(channel: aio_pika.abc.AbstractChannel) -> None:
-    await channel.queue_delete(RECORD_ASSOCIATION)
-
-
-async def _publish_past_the_exchange(channel: aio_pika.abc.AbstractChannel) -> None:
-    await channel.default_exchange.publish(aio_pika.Message(b"{}"), RECORD_ASSOCIATION)
-
-
-def test_the_broker_holds_what_the_definitions_say(broker: RabbitmqServer) -> None:
-    shown = json.loads(
-        broker.ctl(
-            "list_queues", "--vhost", "medperf", "--formatter", "json", "name", "type", "durable", "arguments"
-        )
-    )
-    wanted = json.loads((Path(__file__).parents[2] / "deploy" / "rabbitmq" / "definitions.json").read_text())
-    arguments = {each["name"]: {name: value for name, _, value in each["arguments"]} for each in shown}
-    assert arguments == {each["name"]: each["arguments"] for each in wanted["queues"]}
-    assert all(
-        each["durable"] and each["type"].endswith("quorum_queue") | (each["type"] == "quorum") for each in shown
-    )
-
-
-def test_an_event_that_nobody_consumes_cannot_be_defined() -> None:
-    without = [definition for definition in DEFINITIONS if definition.name != "notifications"]
-    with pytest.raises(ValueError, match=ResultSubmitted.TOPIC):
-        topology.definitions(without)
-
-
-_RESULT = {
-    "id": 1,
-    "benchmark_id": 1,
-    "benchmark_name": "chest",
-    "benchmark_owner_id": facts.COMMITTEE,
-    "model_id": 4,
-    "model_name": "second",
-    "model_owner_id": facts.MODEL_OWNER,
-    "dataset_id": 1,
-    "dataset_owner_id": facts.SITE,
-    "is_partial": False,
-}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
-import signal
 import socket
 import ssl
 import struct
@@ -26,11 +24,13 @@ from contract.gateway_requests import ADA_LOGIN, ASSET, ASSET_CONTENT, FOLDER, J
 from medperf_contracts.access import SERVICES
 from peers.certificates import Authority
 from peers.name_server import NameServer
+from servers.life import Processes, free_port, wait_for_port
+from servers.nginx import NginxServer, as_the_tests, find_nginx
 from service.served import ADA, run, servers
 from services.accounts import signing_keys
 from services.gateway.nginx import Gateway, Tls, render
 
-START_SECONDS, STOP_SECONDS, ANSWER_SECONDS = 60.0, 20.0, 20.0
+START_SECONDS, ANSWER_SECONDS = 60.0, 20.0
 VALID_SECONDS = 1
 ONE_SERVICE = Path(__file__).with_name("gateway_services.py")
 
@@ -120,22 +120,22 @@ class Replica:
     """A process of services, on an address."""
 
     def __init__(self, store: Path, host: str, ports: Mapping[str, int]) -> None:
-        self._addresses = [(host, port) for port in ports.values()]
+        self._host, self._ports = host, ports
         served = [f"{service}={port}" for service, port in ports.items()]
-        self._process = subprocess.Popen(
+        self._life = Processes(
             [sys.executable, str(ONE_SERVICE), str(store), host, *served],
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            log=store.with_name(f"{host}.log"),
+            environment={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
+        self._life.start()
 
     def wait(self) -> Self:
-        for address in self._addresses:
-            wait_for(address, self._process)
+        for port in self._ports.values():
+            wait_for_port(port, of=self._life, seconds=START_SECONDS, host=self._host)
         return self
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(STOP_SECONDS)
+        self._life.kill()
 
 
 class Deployment:
@@ -147,10 +147,10 @@ class Deployment:
         self.log = folder / "access.log"
         self._stack = ExitStack()
         self.names = self._stack.enter_context(NameServer())
-        self.port, self.monitor_port, *ports = free_ports(2 + len(SERVICES))
-        self.ports = dict(zip(SERVICES, ports, strict=True))
+        self.port, self.monitor_port = free_port(), free_port()
+        self.ports = {service: free_port() for service in SERVICES}
         self.replicas: list[Replica] = []
-        self.nginx: subprocess.Popen[bytes] | None = None
+        self.nginx: NginxServer | None = None
         prepare_store(self.store)
         signing_keys.create_signing_key(self.store / "signing_key.json")
         self.authority = Authority(folder / "ca")
@@ -170,7 +170,7 @@ class Deployment:
             self.name(service, "127.0.0.1")
         self.nginx, _ = self.gateway(self.folder, port=self.port)
 
-    def gateway(self, folder: Path, *, port: int, **changed: Any) -> tuple[subprocess.Popen[bytes], Door]:
+    def gateway(self, folder: Path, *, port: int, **changed: Any) -> tuple[NginxServer, Door]:
         """An nginx before the services; `changed` are settings of it."""
         folder.mkdir(exist_ok=True)
         chain = str(self.folder / "ca" / "127.0.0.1.pem")
@@ -189,7 +189,10 @@ class Deployment:
                 **changed,
             },
         )
-        return start_nginx(folder, render(gateway), port=port), self.door_at(port)
+        (folder / "nginx.conf").write_text(render(gateway))
+        server = NginxServer(find_nginx(), folder, port=port)
+        server.start()
+        return server, self.door_at(port)
 
     def begin(self, address: str, *services: str) -> Replica:
         """One more replica, which the name server does not know yet."""
@@ -231,7 +234,7 @@ class Deployment:
             replica.kill()
         self._stack.close()
         if self.nginx is not None:
-            stop_nginx(self.nginx)
+            self.nginx.stop()
 
 
 @contextmanager
@@ -295,62 +298,9 @@ def breaking(host: str, port: int) -> Iterator[None]:
             thread.join()
 
 
-def start_nginx(folder: Path, configuration: str, *, port: int) -> subprocess.Popen[bytes]:
-    """nginx on the folder, listening."""
-    process = subprocess.Popen(_nginx(folder, configuration))
-    wait_for(("127.0.0.1", port), process)
-    assert process.poll() is None, (folder / "nginx.log").read_text()
-    return process
-
-
 def check_configuration(folder: Path, configuration: str) -> str:
     """What nginx has against it: errors and warnings."""
-    argv = [*_nginx(folder, configuration), "-t", "-q"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr + (folder / "nginx.log").read_text()
-
-
-def _nginx(folder: Path, configuration: str) -> list[str]:
-    binary = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if binary is None:
-        pytest.fail("this test needs nginx: apt-get install nginx-light")
     (folder / "nginx.conf").write_text(configuration)
-    argv = [binary, "-p", f"{folder}/", "-c", "nginx.conf", "-e", str(folder / "nginx.log")]
-    if os.geteuid() == 0:
-        argv += ["-g", "user root;"]  # else its workers may not read a test's folder
-    return argv
-
-
-def stop_nginx(process: subprocess.Popen[bytes]) -> None:
-    """In order: what was begun is answered."""
-    process.send_signal(signal.SIGQUIT)
-    assert process.wait(STOP_SECONDS) == 0
-
-
-def wait_for(address: tuple[str, int], process: subprocess.Popen[bytes]) -> None:
-    """Until somebody listens there."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"{process.args!r} ended"
-        try:
-            socket.create_connection(address, timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail(f"nobody listens on {address}")
-
-
-def free_ports(number: int) -> list[int]:
-    """Different ports of every loopback address, below those that the kernel gives to outgoing connections."""
-    found: list[int] = []
-    candidate = 15_000 + os.getpid() % 10_000
-    while len(found) < number:
-        candidate += 1
-        with socket.socket() as listener:
-            try:
-                listener.bind(("0.0.0.0", candidate))
-            except OSError:
-                continue
-            found.append(candidate)
-    return found
+    argv = [find_nginx(), "-p", f"{folder}/", "-c", "nginx.conf", "-e", "stderr", "-g", as_the_tests(), "-t", "-q"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr

@@ -26,15 +26,14 @@ from contract.front_doors import (
     check_configuration,
     deployment,
     embedded,
-    free_ports,
     listening,
-    stop_nginx,
 )
 from contract.gateway_requests import ASSET, CONTAINERS, JSON, LOGIN, OPERATORS, REQUESTS, Ask
 from medperf_contracts.access import ACCESS, Role
 from medperf_contracts.problems import MEDIA_TYPE, Problem
 from medperf_contracts.releases import SERVER
 from peers.scripted_peer import Reply, ScriptedPeer
+from servers.life import free_port
 from services.gateway.nginx import deployments
 from services.gateway.routes import from_outside
 
@@ -311,18 +310,17 @@ def test_what_no_replica_took_is_asked_of_another_one_whatever_it_is(deployed: D
 @pytest.fixture
 def limited(deployed: Deployment, tmp_path: Path) -> Iterator[Door]:
     """A gateway with small limits: 5 requests a second (20 at once), 2 logins a minute (1 more at once)."""
-    port, monitor = free_ports(2)
-    process, door = deployed.gateway(
+    server, door = deployed.gateway(
         tmp_path / "limited",
-        port=port,
-        monitor=f"127.0.0.1:{monitor}",
+        port=free_port(),
+        monitor=f"127.0.0.1:{free_port()}",
         requests_a_second=5,
         logins_a_minute=2,
     )
     try:
         yield door
     finally:
-        stop_nginx(process)
+        server.stop()
 
 
 def test_logins_are_limited_by_address_however_theirs_is_written(limited: Door) -> None:

@@ -5,7 +5,6 @@ Every process is real and a child of the test: it can be killed, frozen and star
 
 from __future__ import annotations
 
-import getpass
 import os
 import subprocess
 import sys
@@ -212,9 +211,7 @@ class Deployment:
             **{"requests_a_second": 100_000, "logins_a_minute": 60_000, **limits},
         )
         (folder / "nginx.conf").write_text(render(gateway))
-        # What it gives out is in a test's folder, which is its owner's alone.
-        user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
-        self.nginx = NginxServer(find_nginx(), folder, port=self.port, options=user)
+        self.nginx = NginxServer(find_nginx(), folder, port=self.port)
         self.nginx.start()
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -154,6 +155,60 @@ class Foreign:
 
     def tail(self) -> str:
         return f"(its log is where {self._variable} has it)"
+
+
+class Server(ABC):
+    """A real server as a test has it; how it is known to be ready is its kind's own."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it ends with the tests, and everything on it."""
+        return not isinstance(self._life, Foreign)
+
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        return self._life.pid
+
+    @property
+    def pids(self) -> list[int]:
+        """Of that process and all that descend from it."""
+        return self._life.pids
+
+    @abstractmethod
+    def wait_until_ready(self) -> None:
+        """Until it answers; fails with the end of its log."""
+
+    def start(self) -> None:
+        """Start it on the port and the data that it has, and wait until it answers."""
+        self._life.start()
+        self.wait_until_ready()
+
+    def stop(self) -> None:
+        """In order: what was begun is ended, what is to last is written."""
+        self._life.stop()
+
+    def kill(self) -> None:
+        """SIGKILL to all of it."""
+        self._life.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP to all of it: connections stay open, and nothing answers."""
+        self._life.freeze()
+
+    def thaw(self) -> None:
+        self._life.thaw()
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self._life.tail()
 
 
 def tree(root: int) -> list[int]:

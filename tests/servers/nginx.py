@@ -5,6 +5,7 @@ It is a program, not a container: it must reach services on the loopback of the 
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .found import NGINX, first, named, program
-from .life import Processes, wait_for_port
+from .life import Processes, Server, wait_for_port
 
 START_SECONDS = 10.0
 
@@ -30,7 +31,12 @@ def _named() -> Path:
     return path
 
 
-class NginxServer:
+def as_the_tests() -> str:
+    """A directive for the workers of root's nginx: a test's folder is its owner's alone."""
+    return "user root;" if os.geteuid() == 0 else ""
+
+
+class NginxServer(Server):
     """An nginx on a folder that holds its `nginx.conf`, and its processes."""
 
     def __init__(self, binary: Path, folder: Path, *, port: int, options: str = "") -> None:
@@ -38,45 +44,13 @@ class NginxServer:
         for name in ("tmp", "logs"):
             (folder / name).mkdir(exist_ok=True)
         argv = [str(binary), "-p", f"{folder}/", "-c", "nginx.conf", "-e", "stderr"]
-        if options:
-            argv += ["-g", options]
+        if directives := f"{as_the_tests()} {options}".strip():
+            argv += ["-g", directives]
         self.port = port
-        self._life = Processes(argv, log=folder / "nginx.log", stop_by=signal.SIGQUIT)
+        super().__init__(Processes(argv, log=folder / "nginx.log", stop_by=signal.SIGQUIT))
 
-    @property
-    def pid(self) -> int:
-        """Of the master."""
-        return self._life.pid
-
-    @property
-    def pids(self) -> list[int]:
-        return self._life.pids
-
-    def start(self) -> None:
-        self._life.start()
+    def wait_until_ready(self) -> None:
         wait_for_port(self.port, of=self._life, seconds=START_SECONDS)
-
-    def stop(self) -> None:
-        """In order: requests that were begun are answered."""
-        self._life.stop()
-
-    def kill(self) -> None:
-        """SIGKILL to the master and its workers."""
-        self._life.kill()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        self._life.freeze()
-
-    def thaw(self) -> None:
-        self._life.thaw()
-
-    def tail(self) -> str:
-        """The end of what it said."""
-        return self._life.tail()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import asyncpg
 import pytest
 
 from .found import LOOPBACK, POSTGRESQL, first, named, program
-from .life import Foreign, Life, Processes, free_port
+from .life import Foreign, Life, Processes, Server, free_port
 
 IMAGE = "postgres:15-alpine"
 SUPERUSER = "postgres"
@@ -29,11 +29,11 @@ READY_SECONDS, CONNECT_SECONDS = 60.0, 5.0
 _DEBIAN = ("/usr/lib/postgresql/*/bin",)
 
 
-class PostgresqlServer:
+class PostgresqlServer(Server):
     """A server, its superuser, and its processes."""
 
     def __init__(self, life: Life, *, host: str, port: int, user: str, password: str) -> None:
-        self._life = life
+        super().__init__(life)
         self.host, self.port, self.user, self.password = host, port, user, password
 
     @property
@@ -45,49 +45,6 @@ class PostgresqlServer:
         """SQLAlchemy's URL of one of its databases."""
         who = f"{quote(user or self.user)}:{quote(password or self.password, safe='')}"
         return f"postgresql+asyncpg://{who}@{self.host}:{self.port}/{database}"
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it ends with the tests, and everything on it."""
-        return not isinstance(self._life, Foreign)
-
-    @property
-    def pid(self) -> int:
-        """Of the postmaster."""
-        return self._life.pid
-
-    @property
-    def pids(self) -> list[int]:
-        """Of the postmaster and every backend."""
-        return self._life.pids
-
-    def start(self) -> None:
-        """Start it on the port and the data that it has, and wait until it answers."""
-        self._life.start()
-        self.wait_until_ready()
-
-    def stop(self) -> None:
-        """In order: connections are ended, what is committed is written."""
-        self._life.stop()
-
-    def kill(self) -> None:
-        """SIGKILL to the postmaster and every backend."""
-        self._life.kill()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        """SIGSTOP to all of it: connections stay open, and nothing answers."""
-        self._life.freeze()
-
-    def thaw(self) -> None:
-        self._life.thaw()
-
-    def tail(self) -> str:
-        """The end of its log."""
-        return self._life.tail()
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 import pytest
 
 from .found import LOOPBACK, RABBITMQ, first, named, program
-from .life import Foreign, Life, Processes, free_port, wait_for_port
+from .life import Foreign, Life, Processes, Server, free_port, wait_for_port
 
 if TYPE_CHECKING:
     from .container import Container
@@ -57,11 +57,11 @@ def with_administrator(definitions: Definitions, password: str) -> dict[str, Any
     }
 
 
-class RabbitmqServer:
+class RabbitmqServer(Server):
     """A node, its administrator, and its processes."""
 
     def __init__(self, life: Life, *, host: str, port: int, user: str, password: str) -> None:
-        self._life = life
+        super().__init__(life)
         self.host, self.port, self.user, self.password = host, port, user, password
 
     @property
@@ -82,39 +82,8 @@ class RabbitmqServer:
                     return pid
         pytest.fail(f"RabbitMQ does not run:\n{self.tail()}")
 
-    @property
-    def pids(self) -> list[int]:
-        return self._life.pids
-
-    def start(self) -> None:
-        """Start it on the port and the data that it has, and wait until it listens."""
-        self._life.start()
-        self.wait_until_ready()
-
     def wait_until_ready(self) -> None:
         wait_for_port(self.port, of=self._life, seconds=START_SECONDS, host=self.host)
-
-    def stop(self) -> None:
-        self._life.stop()
-
-    def kill(self) -> None:
-        """SIGKILL to all of it."""
-        self._life.kill()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        """SIGSTOP to all of it: connections stay open, and nothing answers."""
-        self._life.freeze()
-
-    def thaw(self) -> None:
-        self._life.thaw()
-
-    def tail(self) -> str:
-        """The end of its log."""
-        return self._life.tail()
 
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` answers; fails where it does. It takes some two seconds."""

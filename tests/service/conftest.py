@@ -15,6 +15,7 @@ from servers.postgresql import PostgresqlServer
 from service.databases import Databases, databases_on
 from service.everything import Everything, store_with_content, urls_in
 from service.peer import Peer
+from service.served import Start, servers
 from services.composition import DEFINITIONS
 from services.kernel.service import Definition
 from services.operations import transfer
@@ -38,6 +39,19 @@ def databases(postgresql_server: PostgresqlServer) -> Iterator[Databases]:
     """Databases on this process's PostgreSQL."""
     with databases_on(postgresql_server) as made:
         yield made
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where an embedded server's store is, or will be."""
+    return tmp_path / "server"
+
+
+@pytest.fixture
+def up(home: Path) -> Iterator[Start]:
+    """Start an embedded server on the store; none is left at the end of the test."""
+    with servers(home) as begin:
+        yield begin
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import sqlite3
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,11 @@ from typing import Any
 import pexpect
 import pytest
 
-from service.served import ADA, COMMAND_SECONDS, PROGRAM, Server, Start, environment, refused, run, servers
+from service.served import ADA, COMMAND_SECONDS, PROGRAM, Server, Start, environment, refused, run
 from services.kernel import inbox
 
 CONTAINER = {"name": "preparation", "description": "", "manifest": "name: preparation", "parameters": None}
 WAIT_SECONDS = 20
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "server"
-
-
-@pytest.fixture
-def start(home: Path) -> Iterator[Start]:
-    """Start a server on the store; none is left at the end of the test."""
-    with servers(home) as begin:
-        yield begin
 
 
 def did(home: Path, *arguments: str) -> str:
@@ -88,10 +75,8 @@ def register_container(server: Server) -> None:
 
 
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
-def test_an_operator_sees_a_dead_message_and_has_it_tried_again(
-    home: Path, start: Start, is_running: bool
-) -> None:
-    server = start()
+def test_an_operator_sees_a_dead_message_and_has_it_tried_again(home: Path, up: Start, is_running: bool) -> None:
+    server = up()
     associations(
         home,
         "CREATE TRIGGER full BEFORE INSERT ON model_copies BEGIN SELECT RAISE(ABORT, 'no \x1b[31m room'); END",
@@ -116,15 +101,15 @@ def test_an_operator_sees_a_dead_message_and_has_it_tried_again(
     assert "\nMessages to be tried again: 1." in did(home, "replay", event_id, "--yes")
     if not is_running:
         until_states(home, "failed")
-        start()
+        up()
     until_states(home)
     assert associations(home, "SELECT id FROM model_copies") == [(1,)]
 
 
 def test_all_messages_of_all_services_are_replayed_at_once_and_an_unknown_one_changes_nothing(
-    home: Path, start: Start
+    home: Path, up: Start
 ) -> None:
-    server = start()
+    server = up()
     associations(home, "CREATE TRIGGER full BEFORE INSERT ON model_copies BEGIN SELECT RAISE(ABORT, 'full'); END")
     register_container(server)
     until_states(home, "failed")
@@ -144,16 +129,16 @@ def test_all_messages_of_all_services_are_replayed_at_once_and_an_unknown_one_ch
     for arguments in ((), (unknown, "--all"), ("--all", "--service", "registry")):
         assert run(home, "dead-letters", "replay", *arguments).returncode == 2
     assert "\nMessages to be tried again: 2." in did(home, "replay", "--all", "--yes")
-    start()
+    up()
     until_states(home)
     until_sent(home)
     assert did(home, "ls") == "There is no stuck message.\n"
 
 
 @pytest.fixture
-def stuck(home: Path, start: Start) -> str:
+def stuck(home: Path, up: Start) -> str:
     """A stopped store with a dead message at the associations service; its event's ID."""
-    server = start()
+    server = up()
     associations(home, "CREATE TRIGGER full BEFORE INSERT ON model_copies BEGIN SELECT RAISE(ABORT, 'full'); END")
     register_container(server)
     until_states(home, "failed")
@@ -164,7 +149,7 @@ def stuck(home: Path, start: Start) -> str:
 
 
 def test_a_message_that_was_given_up_is_listed_with_its_reason_and_never_has_its_effect(
-    home: Path, start: Start, stuck: str
+    home: Path, up: Start, stuck: str
 ) -> None:
     said = did(home, "drop", stuck, "--reason", "of a trial", "--yes")
     assert "associations.record_model  container.registered.v1  container/1" in said
@@ -172,7 +157,7 @@ def test_a_message_that_was_given_up_is_listed_with_its_reason_and_never_has_its
     assert did(home, "ls") == "There is no stuck message.\n"
     assert "of a trial" in did(home, "ls", "--dropped")
     assert f"{stuck}  dropped  associations.record_model" in did(home, "show", stuck)
-    start()
+    up()
     until_sent(home)
     assert associations(home, "SELECT id FROM model_copies") == []
 

@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -31,17 +30,6 @@ from service.served import (
 CONTAINER = {"name": "preparation", "description": "", "manifest": "name: preparation", "parameters": None}
 MODELS = "associations.record_model"
 WAIT_SECONDS = 20
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "server"
-
-
-@pytest.fixture
-def start(home: Path) -> Iterator[Start]:
-    with servers(home) as begin:
-        yield begin
 
 
 def did(home: Path, *arguments: str) -> str:
@@ -73,8 +61,8 @@ def damage(home: Path, statement: str) -> list[object]:
 
 
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
-def test_a_copy_that_differs_is_found_and_rebuilt(home: Path, start: Start, is_running: bool) -> None:
-    server = start()
+def test_a_copy_that_differs_is_found_and_rebuilt(home: Path, up: Start, is_running: bool) -> None:
+    server = up()
     register(server)
     if not is_running:
         assert server.stop(signal.SIGTERM) == 0
@@ -106,8 +94,8 @@ def test_there_must_be_a_store(home: Path) -> None:
     assert not home.exists()
 
 
-def test_a_pilot_moves_to_another_server(home: Path, start: Start, tmp_path: Path) -> None:
-    server = start()
+def test_a_pilot_moves_to_another_server(home: Path, up: Start, tmp_path: Path) -> None:
+    server = up()
     register(server)
     store_id = server.get_store_id()
     asset = tmp_path / "demo.tar.gz"
@@ -142,15 +130,15 @@ def test_a_pilot_moves_to_another_server(home: Path, start: Start, tmp_path: Pat
     assert "There is content already" in refused(other, "import", str(file), "--yes")
 
 
-def test_a_demo_is_not_exported(home: Path, start: Start, tmp_path: Path) -> None:
-    server = start()
+def test_a_demo_is_not_exported(home: Path, up: Start, tmp_path: Path) -> None:
+    server = up()
     server.post_as_operator("server/seeding", {"demo": "data"})
     assert server.stop(signal.SIGTERM) == 0
     assert "seeded with the demo 'data'" in refused(home, "export", str(tmp_path / "store.tar"))
 
 
-def test_a_rebuild_asks_at_a_terminal(home: Path, start: Start) -> None:
-    register(start())
+def test_a_rebuild_asks_at_a_terminal(home: Path, up: Start) -> None:
+    register(up())
     command = pexpect.spawn(
         sys.executable,
         [*PROGRAM, "events", "rebuild", "--consumer", MODELS],

@@ -9,7 +9,6 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,13 @@ import pexpect
 import pytest
 
 from medperf_contracts.access import SERVICES
-from service.served import COMMAND_SECONDS, PROGRAM, Start, environment, refused, run, servers
+from service.served import COMMAND_SECONDS, PROGRAM, Start, environment, refused, run
 from services.embedded import operator as operators
 from services.embedded.operator import operator_of
 from services.embedded.store import Store, StoreError, StoreInUse
 
 PASSWORD, ANOTHER = "sesame-sesame", "another-sesame"
 SEED_PEOPLE = ("testadmin", "testbenchmarkowner", "testmodelowner", "testdataowner")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "server"
-
-
-@pytest.fixture
-def start(home: Path) -> Iterator[Start]:
-    """Start a server on the store; none is left at the end of the test."""
-    with servers(home) as begin:
-        yield begin
 
 
 def did(home: Path, *arguments: str, typed: str = "") -> str:
@@ -62,10 +49,10 @@ def log_in(url: str, name: str, password: str = PASSWORD) -> httpx.Response:
 
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
 def test_an_operator_keeps_accounts_whether_the_server_runs_or_not(
-    home: Path, start: Start, is_running: bool
+    home: Path, up: Start, is_running: bool
 ) -> None:
     if is_running:
-        start()
+        up()
     assert added(home, "root", "--admin") == "Added administrator root (ID 1).\n"
     assert added(home, "ada") == "Added user ada (ID 2).\n"
     assert "There is a user 'ada' already." in refused(
@@ -89,7 +76,7 @@ def test_an_operator_keeps_accounts_whether_the_server_runs_or_not(
         ("ada", True, True),
     ]
     assert "password" not in json.dumps(shown)
-    url = start().url if not is_running else str(Store(home).running().url)  # type: ignore[union-attr]
+    url = up().url if not is_running else str(Store(home).running().url)  # type: ignore[union-attr]
     assert log_in(url, "root").json()["code"] == "account_disabled"
     assert log_in(url, "ada").json()["code"] == "wrong_credentials"
     assert log_in(url, "ada", ANOTHER).status_code == 200
@@ -141,9 +128,9 @@ def test_a_store_that_stays_in_use_is_an_error_and_not_a_wait_for_ever(
 
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
 def test_no_account_of_the_seed_exists_on_a_server_that_was_not_seeded(
-    home: Path, start: Start, is_running: bool
+    home: Path, up: Start, is_running: bool
 ) -> None:
-    server = start()
+    server = up()
     for name in SEED_PEOPLE:
         assert log_in(server.url, name, "test").json()["code"] == "wrong_credentials"
     if not is_running:
@@ -161,8 +148,8 @@ def test_a_short_password_is_refused_and_no_account_is_made(home: Path) -> None:
     assert "at least 8" in refused(home, "user", "set-password", "root", "--password-stdin", typed="seven77\n")
 
 
-def test_a_piped_password_is_a_line_of_text_however_it_ends(home: Path, start: Start) -> None:
-    server = start()
+def test_a_piped_password_is_a_line_of_text_however_it_ends(home: Path, up: Start) -> None:
+    server = up()
     did(home, "add", "ada", "--password-stdin", typed=f"{PASSWORD}\r\n")
     assert log_in(server.url, "ada").status_code == 200
     for typed, says in (

@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from servers.found import POSTGRESQL
 from servers.postgresql import PostgresqlServer, postgresql
 from services import secret_files
 from services.composition import DEFINITIONS
@@ -26,7 +27,9 @@ def server() -> Iterator[PostgresqlServer]:
     """One of the test's own: roles are a server's, and so is what it logs."""
     with postgresql(fsync=False, options=TELLING) as server:
         if not server.is_own:
-            pytest.skip("the server that is named has its own roles and log")
+            pytest.fail(
+                f"this test needs a server of its own, with its roles and its log: run it without {POSTGRESQL}"
+            )
         yield server
 
 

@@ -8,36 +8,22 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pexpect
 import pytest
 
-from service.served import ADA, COMMAND_SECONDS, PROGRAM, STOP_SECONDS, Start, environment, refused, run, servers
+from service.served import ADA, COMMAND_SECONDS, PROGRAM, STOP_SECONDS, Start, environment, refused, run
 from services.embedded.server import listen, serve
 from services.embedded.store import Store, StoreError
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "server"
-
-
-@pytest.fixture
-def start(home: Path) -> Iterator[Start]:
-    """Start a server on the store; none is left at the end of the test."""
-    with servers(home) as begin:
-        yield begin
-
 
 # Start, stop, start again
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_stops_in_order_although_a_client_stays_connected(start: Start, by: signal.Signals) -> None:
-    server = start()
+def test_stops_in_order_although_a_client_stays_connected(up: Start, by: signal.Signals) -> None:
+    server = up()
     with httpx.Client(base_url=server.url, trust_env=False) as connected:
         assert connected.get("/api/v1/server").json()["is_embedded"] is True
         began = time.monotonic()
@@ -48,8 +34,8 @@ def test_stops_in_order_although_a_client_stays_connected(start: Start, by: sign
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
-def test_everything_is_there_after_a_restart(start: Start, by: signal.Signals) -> None:
-    before = start()
+def test_everything_is_there_after_a_restart(up: Start, by: signal.Signals) -> None:
+    before = up()
     before.post_as_operator("users", ADA)
     store_id = before.get_store_id()
     login = {name: ADA[name] for name in ("username", "password")}
@@ -57,7 +43,7 @@ def test_everything_is_there_after_a_restart(start: Start, by: signal.Signals) -
     headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
     before.stop(by)
 
-    after = start()
+    after = up()
     assert after.get_store_id() == store_id
     me = httpx.get(f"{after.url}/api/v1/users/me", headers=headers, trust_env=False)
     assert me.raise_for_status().json()["username"] == "ada"
@@ -72,16 +58,16 @@ def test_a_server_that_could_not_start_says_so(home: Path) -> None:
         serve(store, host="127.0.0.1", port=0, disorder_seed=None, on_ready=fails)
 
 
-def test_what_a_request_says_of_whom_it_was_forwarded_for_is_not_believed(start: Start) -> None:
+def test_what_a_request_says_of_whom_it_was_forwarded_for_is_not_believed(up: Start) -> None:
     """Where a caller could name the address that they call from, they could name the server's own."""
-    server = start()
+    server = up()
     forwarded = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
     answer = server.post("users", ADA, server.operator_token(), forwarded)
     assert answer.status_code == 201, "the operator calls from this machine, whatever the header says"
 
 
-def test_an_asset_is_served_and_nothing_that_lies_elsewhere(home: Path, start: Start) -> None:
-    server = start()
+def test_an_asset_is_served_and_nothing_that_lies_elsewhere(home: Path, up: Start) -> None:
+    server = up()
     (home / "assets" / "demo.txt").write_text("to be seen")
     (home / "assets" / "link.txt").symlink_to(home / "signing_key.json")
 
@@ -97,8 +83,8 @@ def test_an_asset_is_served_and_nothing_that_lies_elsewhere(home: Path, start: S
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), path
 
 
-def test_a_server_in_disorder_delivers_some_events_twice_and_parks_none(home: Path, start: Start) -> None:
-    server = start("--disorder", "7")
+def test_a_server_in_disorder_delivers_some_events_twice_and_parks_none(home: Path, up: Start) -> None:
+    server = up("--disorder", "7")
     server.post_as_operator("users", ADA)
     login = {name: ADA[name] for name in ("username", "password")}
     answer = httpx.post(f"{server.url}/api/v1/auth/login", json=login, trust_env=False).raise_for_status()
@@ -121,8 +107,8 @@ def test_a_server_in_disorder_delivers_some_events_twice_and_parks_none(home: Pa
 # One process has the store
 
 
-def test_a_second_server_is_refused_and_the_first_is_named(home: Path, start: Start) -> None:
-    first = start()
+def test_a_second_server_is_refused_and_the_first_is_named(home: Path, up: Start) -> None:
+    first = up()
     token = first.operator_token()
     said = refused(home, "up", "--port", "0")
     assert f"process {first.pid} ({first.url})" in said
@@ -150,8 +136,8 @@ def test_a_home_that_is_no_folder_is_a_clear_error(home: Path) -> None:
 # The operator's token
 
 
-def test_the_operators_token_is_private_and_new_at_each_start(home: Path, start: Start) -> None:
-    first = start()
+def test_the_operators_token_is_private_and_new_at_each_start(home: Path, up: Start) -> None:
+    first = up()
     old = first.operator_token()
     assert mode(home) == 0o700
     assert mode(home / "operator.token") == 0o600
@@ -159,16 +145,16 @@ def test_the_operators_token_is_private_and_new_at_each_start(home: Path, start:
     first.stop(signal.SIGTERM)
     (home / "operator.token").chmod(0o644)
 
-    second = start()
+    second = up()
     assert mode(home / "operator.token") == 0o600
     assert second.operator_token() != old
     assert second.post("users", ADA, old).status_code == 401
     assert second.post("users", ADA, second.operator_token()).status_code == 201
 
 
-def test_what_a_store_keeps_is_its_operators_alone_whatever_the_folders_mode(home: Path, start: Start) -> None:
+def test_what_a_store_keeps_is_its_operators_alone_whatever_the_folders_mode(home: Path, up: Start) -> None:
     home.mkdir(mode=0o755)
-    start()
+    up()
     kept = [path for path in home.iterdir() if path.is_file()]
     assert {"accounts.db", "results.db", "server.log"} <= {path.name for path in kept}
     assert {path.name: mode(path) & 0o077 for path in kept if mode(path) & 0o077} == {}
@@ -188,27 +174,27 @@ def test_only_a_running_server_is_seeded(home: Path) -> None:
     assert not home.exists()
 
 
-def test_a_store_whose_server_was_killed_has_no_running_server(home: Path, start: Start) -> None:
+def test_a_store_whose_server_was_killed_has_no_running_server(home: Path, up: Start) -> None:
     """The lock's text still names the process: it is the lock that says whether it lives."""
-    start().stop(signal.SIGKILL)
+    up().stop(signal.SIGKILL)
     assert "No server runs on the store" in refused(home, "seed", "--demo", "data")
 
 
-def test_a_server_that_has_accounts_is_not_seeded(home: Path, start: Start) -> None:
-    server = start()
+def test_a_server_that_has_accounts_is_not_seeded(home: Path, up: Start) -> None:
+    server = up()
     server.post_as_operator("users", ADA)
     assert "medperf-server reset" in refused(home, "seed", "--demo", "data")
     demo_login = {"username": "testadmin", "password": "test"}
     assert httpx.post(f"{server.url}/api/v1/auth/login", json=demo_login, trust_env=False).status_code == 401
 
 
-def test_a_server_that_a_network_reaches_is_not_seeded(home: Path, start: Start) -> None:
-    start("--host", "0.0.0.0")
+def test_a_server_that_a_network_reaches_is_not_seeded(home: Path, up: Start) -> None:
+    up("--host", "0.0.0.0")
     assert "127.0.0.1" in refused(home, "seed", "--demo", "data")
 
 
-def test_a_seeded_store_is_not_shown_to_a_network(home: Path, start: Start) -> None:
-    server = start()
+def test_a_seeded_store_is_not_shown_to_a_network(home: Path, up: Start) -> None:
+    server = up()
     server.post_as_operator("server/seeding", {"demo": "data"})
     server.stop(signal.SIGTERM)
     said = refused(home, "up", "--host", "0.0.0.0", "--port", "0")
@@ -216,14 +202,14 @@ def test_a_seeded_store_is_not_shown_to_a_network(home: Path, start: Start) -> N
     assert "medperf-server reset" in said
 
     assert run(home, "reset", "--yes").returncode == 0
-    assert start("--host", "0.0.0.0").url.startswith("http://0.0.0.0:")
+    assert up("--host", "0.0.0.0").url.startswith("http://0.0.0.0:")
 
 
 # Reset
 
 
-def test_reset_is_refused_while_the_server_runs(home: Path, start: Start) -> None:
-    server = start()
+def test_reset_is_refused_while_the_server_runs(home: Path, up: Start) -> None:
+    server = up()
     store_id = server.get_store_id()
     there = sorted(home.iterdir())
     assert f"process {server.pid} ({server.url})" in refused(home, "reset", "--yes")
@@ -231,8 +217,8 @@ def test_reset_is_refused_while_the_server_runs(home: Path, start: Start) -> Non
     assert server.get_store_id() == store_id
 
 
-def test_reset_needs_a_yes(home: Path, start: Start) -> None:
-    start().stop(signal.SIGTERM)
+def test_reset_needs_a_yes(home: Path, up: Start) -> None:
+    up().stop(signal.SIGTERM)
     there = contents(home)
     assert "--yes" in refused(home, "reset")
     assert contents(home) == there
@@ -249,8 +235,8 @@ def test_reset_needs_a_yes(home: Path, start: Start) -> None:
     assert contents(home) == there
 
 
-def test_reset_removes_what_a_server_made_and_nothing_else(home: Path, start: Start) -> None:
-    killed = start()
+def test_reset_removes_what_a_server_made_and_nothing_else(home: Path, up: Start) -> None:
+    killed = up()
     store_id = killed.get_store_id()
     killed.stop(signal.SIGKILL)
     (home / "server.log.1").write_text("an older log of the server")
@@ -263,7 +249,7 @@ def test_reset_removes_what_a_server_made_and_nothing_else(home: Path, start: St
     assert set(contents(home)) == mine | {"lock"}
     assert all(contents(home)[name] == b"mine" for name in mine)
     assert "Nothing to remove" in run(home, "reset", "--yes").stdout
-    assert start().get_store_id() != store_id
+    assert up().get_store_id() != store_id
 
 
 def test_an_interrupted_reset_leaves_nobodys_things_without_their_owner(home: Path) -> None:

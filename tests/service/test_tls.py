@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -28,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from service.served import Start, refused, run, servers
+from service.served import Start, refused, run
 from services.embedded.store import Store
 from services.embedded.tls import Certificate
 
@@ -90,18 +89,6 @@ class Authority:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "server"
-
-
-@pytest.fixture
-def start(home: Path) -> Iterator[Start]:
-    """Start a server on the store; none is left at the end of the test."""
-    with servers(home) as begin:
-        yield begin
-
-
-@pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
@@ -124,9 +111,9 @@ def medperf(folder: Path, url: str, *arguments: str, trusted: Path | None) -> su
 
 
 def test_a_client_that_trusts_the_sites_authority_logs_in_and_no_other_does(
-    home: Path, start: Start, authority: Authority, tmp_path: Path
+    home: Path, up: Start, authority: Authority, tmp_path: Path
 ) -> None:
-    server = start(*authority.issue("server").options)
+    server = up(*authority.issue("server").options)
     assert server.url.startswith("https://127.0.0.1:")
     made = run(home, "user", "add", "ada", "--password-stdin", typed=f"{PASSWORD}\n")
     assert made.returncode == 0, made
@@ -141,8 +128,8 @@ def test_a_client_that_trusts_the_sites_authority_logs_in_and_no_other_does(
         httpx.get(f"{plain}/api/v1/server", trust_env=False)
 
 
-def test_no_version_before_1_2_is_spoken(home: Path, start: Start, authority: Authority) -> None:
-    url = httpx.URL(start(*authority.issue("server").options).url)
+def test_no_version_before_1_2_is_spoken(home: Path, up: Start, authority: Authority) -> None:
+    url = httpx.URL(up(*authority.issue("server").options).url)
 
     def shake_hands(highest: ssl.TLSVersion) -> str | None:
         context = ssl.create_default_context(cafile=str(authority.file))
@@ -163,8 +150,8 @@ def test_no_version_before_1_2_is_spoken(home: Path, start: Start, authority: Au
         shake_hands(ssl.TLSVersion.TLSv1_1)
 
 
-def test_a_running_server_with_tls_is_seeded(home: Path, start: Start, authority: Authority) -> None:
-    start(*authority.issue("server").options)
+def test_a_running_server_with_tls_is_seeded(home: Path, up: Start, authority: Authority) -> None:
+    up(*authority.issue("server").options)
     done = run(home, "seed", "--demo", "data")
     assert (done.returncode, done.stderr) == (0, ""), done
 
@@ -217,7 +204,7 @@ def test_what_cannot_serve_is_refused_before_anything_listens(home: Path, author
     assert not home.exists(), "no store was made"
 
 
-def test_a_server_that_a_network_can_read_says_so(home: Path, start: Start, authority: Authority) -> None:
+def test_a_server_that_a_network_can_read_says_so(home: Path, up: Start, authority: Authority) -> None:
     warning = "Warning: logins cross the network readable"
     pair = authority.issue("server")
     for options, warns in (
@@ -225,7 +212,7 @@ def test_a_server_that_a_network_can_read_says_so(home: Path, start: Start, auth
         (("--host", "0.0.0.0", *pair.options), False),
         ((), False),
     ):
-        server = start(*options)
+        server = up(*options)
         server.stop(signal.SIGTERM)
         said = str(server.terminal.before)
         assert said.count(warning) == warns, said
