@@ -25,6 +25,7 @@ from medperf.results import local_results
 from medperf.tutorial.files import find_folder, make_folder
 from peers import answers
 from peers.kept import local_dataset, local_result
+from peers.runs import open_run
 from peers.scripted_peer import Asked, Reply, Script, ScriptedPeer
 
 Serve = Callable[[Mapping[str, Reply | Script]], ScriptedPeer]
@@ -187,15 +188,7 @@ def prepared_from(home: Home, digit: str, images: Path, labels: Path) -> LocalDa
 
 def run_on(home: Home, dataset: LocalDataset) -> str:
     journal = Journal(home.journal)
-    opened = journal.open_run(
-        purpose="benchmark run",
-        container_hash="c" * 64,
-        container_name="model",
-        task="infer",
-        dataset_uid=dataset.generated_uid,
-        engine="sandbox",
-        limits={},
-    )
+    opened = open_run(journal, dataset_uid=dataset.generated_uid)
     journal.ended(opened.id, RunState.DONE, cause=None, exit_code=0)
     (home.runs / opened.id).mkdir()
     (home.runs / opened.id / "task.log").write_text("said")
@@ -320,15 +313,7 @@ def test_nothing_goes_unless_the_answer_is_yes(home: Home) -> None:
 
 
 def test_nothing_goes_while_a_container_runs(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    Journal(home.journal).open_run(
-        purpose="benchmark run",
-        container_hash="c" * 64,
-        container_name="chest-xray-cnn",
-        task="infer",
-        dataset_uid="a" * 40,
-        engine="sandbox",
-        limits={},
-    )
+    open_run(Journal(home.journal), container_name="chest-xray-cnn", dataset_uid="a" * 40)
     assert run(["tutorial", "clean", "--yes"]) == 12
     assert f"runs infer of chest-xray-cnn (process {os.getpid()})" in capsys.readouterr().err
     assert len(local_datasets(home)) == 1

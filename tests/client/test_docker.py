@@ -28,6 +28,7 @@ from medperf.errors import IntegrityError
 from medperf.home import Home
 from medperf.journal import CLIENT_GONE, Journal, RunState
 from medperf.tasks import end_left_over
+from peers.runs import open_run
 
 
 @pytest.fixture(scope="session")
@@ -301,15 +302,7 @@ def test_what_an_engine_still_has_of_a_run_whose_record_is_closed_is_ended_by_th
 ) -> None:
     home = Home("http://localhost:8000", one_client.folder)
     journal = Journal(home.journal)
-    run = journal.open_run(
-        purpose="benchmark run",
-        container_hash="0" * 64,
-        container_name="model",
-        task="infer",
-        dataset_uid=None,
-        engine="docker",
-        limits={},
-    )
+    run = open_run(journal, engine="docker")
     command, environment = one_client.command(
         "print('started'); time.sleep(60)", run_id=run.id, home=str(home.root), limits={"wall_seconds": 50}
     )
@@ -353,15 +346,7 @@ def test_a_run_whose_engine_does_not_answer_stays_open_and_is_said(
     home = Home("http://localhost:8000", tmp_path / "medperf")
     journal = Journal(home.journal)
     monkeypatch.setattr("medperf.journal.Client.is_alive", lambda _: False)
-    run = journal.open_run(
-        purpose="benchmark run",
-        container_hash="0" * 64,
-        container_name="model",
-        task="infer",
-        dataset_uid=None,
-        engine="docker",
-        limits={},
-    )
+    run = open_run(journal, engine="docker")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
     said: list[str] = []
     with closing(sandbox_only(home)) as engines:

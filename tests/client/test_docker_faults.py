@@ -23,6 +23,7 @@ from medperf.errors import EngineUnavailable
 from medperf.home import Home
 from medperf.journal import Journal, RunState
 from medperf.tasks import end_left_over
+from peers.runs import open_run
 
 
 @pytest.fixture
@@ -69,30 +70,14 @@ def test_a_silent_engine_is_said_where_something_of_earlier_commands_may_be_in_i
 ) -> None:
     home = Home("http://localhost:8000", tmp_path / "home")
     journal = Journal(home.journal)
-    run = journal.open_run(
-        purpose="benchmark run",
-        container_hash="0" * 64,
-        container_name="model",
-        task="infer",
-        dataset_uid=None,
-        engine="sandbox",
-        limits={},
-    )
+    run = open_run(journal)
     journal.ended(run.id, RunState.DONE, cause=None, exit_code=0)
     said: list[str] = []
     with closing(sandbox_only(home)) as engines:
         end_left_over(home, journal, engines, say=said.append)
     assert silent == []
     assert said == []
-    docker = journal.open_run(
-        purpose="benchmark run",
-        container_hash="0" * 64,
-        container_name="model",
-        task="infer",
-        dataset_uid=None,
-        engine="docker",
-        limits={},
-    )
+    docker = open_run(journal, engine="docker")
     journal.ended(docker.id, RunState.DONE, cause=None, exit_code=0)
     with closing(sandbox_only(home)) as engines:
         end_left_over(home, journal, engines, say=said.append)

@@ -19,8 +19,9 @@ from medperf.engines.base import State
 from medperf.engines.choice import Engines
 from medperf.errors import StorageFailed, UsageError
 from medperf.home import Home
-from medperf.journal import CLIENT_GONE, Client, Journal, Run, RunState
+from medperf.journal import CLIENT_GONE, Client, Journal, RunState
 from medperf.tasks import end_left_over
+from peers.runs import open_run
 
 # Another process opens a run, says its ID, and waits to be killed.
 _OTHER_CLIENT = """
@@ -41,17 +42,6 @@ def home(tmp_path: Path) -> Home:
     return Home("http://localhost:8000", tmp_path / "localhost_8000")
 
 
-def open_run(journal: Journal, **changes: str) -> Run:
-    facts = {
-        "purpose": "benchmark run",
-        "container_name": "model",
-        "task": "infer",
-        "engine": "sandbox",
-        **changes,
-    }
-    return journal.open_run(container_hash="0" * 64, dataset_uid="ab" * 20, limits={"wall_seconds": 5.0}, **facts)
-
-
 def other_client(home: Home) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
         [sys.executable, "-c", _OTHER_CLIENT, str(home.journal)], stdout=subprocess.PIPE, text=True
@@ -67,7 +57,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def test_a_run_is_a_record_from_its_start_to_its_one_end(home: Home) -> None:
     journal = Journal(home.journal)
-    run = open_run(journal)
+    run = open_run(journal, dataset_uid="ab" * 20, limits={"wall_seconds": 5.0})
     assert (run.state, run.started_at, run.limits) == (RunState.QUEUED, None, {"wall_seconds": 5.0})
     journal.started(run.id)
     assert journal.find(run.id).state is RunState.RUNNING
@@ -89,7 +79,10 @@ def test_a_run_that_is_not_there_is_not_found(home: Home) -> None:
 
 def test_the_runs_of_a_dataset_are_the_newest_first(home: Home) -> None:
     journal = Journal(home.journal)
-    first, second = open_run(journal), open_run(journal)
+    first, second = (
+        open_run(journal, dataset_uid="ab" * 20, limits={"wall_seconds": 5.0}),
+        open_run(journal, dataset_uid="ab" * 20, limits={"wall_seconds": 5.0}),
+    )
     assert [run.id for run in journal.runs(dataset_uid="ab" * 20)] == [second.id, first.id]
     assert journal.runs(dataset_uid="cd" * 20) == []
 

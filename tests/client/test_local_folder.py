@@ -25,6 +25,7 @@ from medperf.tutorial.clean import find_leavings, remove
 from medperf.tutorial.files import TutorialFolder, find_folder, make_folder
 from peers import answers
 from peers.kept import local_dataset, local_result
+from peers.runs import open_run
 from peers.scripted_peer import Asked, Reply, ScriptedPeer
 
 MEDPERF = str(Path(sys.executable).with_name("medperf"))
@@ -164,15 +165,7 @@ def test_no_command_begins_while_clean_asks(
 def failed_run(home: Home) -> Path:
     """The log of a preparation of somebody's own data that failed."""
     journal = Journal(home.journal)
-    opened = journal.open_run(
-        purpose="dataset create",
-        container_hash="c" * 64,
-        container_name="prep",
-        task="prepare",
-        dataset_uid=None,
-        engine="sandbox",
-        limits={},
-    )
+    opened = open_run(journal, purpose="dataset create", container_name="prep", task="prepare")
     journal.ended(opened.id, RunState.FAILED, cause="exit_code", exit_code=3)
     log = home.runs / opened.id / "task.log"
     log.parent.mkdir()
