@@ -82,6 +82,17 @@ def nginx_binary() -> Path:
     return find_nginx()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What must not run beside each other is kept on one worker by its group: refuse to begin where it is not."""
+    if not session.config.getoption("loadgroup", default=False):
+        return
+    loose = [
+        item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid
+    ]
+    if loose:
+        raise pytest.UsageError(f"pytest-xdist does not keep {loose[0]} and {len(loose) - 1} more in their groups")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not os.environ.get(SITE_DATA):
         terminalreporter.write_line("")

@@ -208,12 +208,12 @@ class Deployment:
         """The service has these addresses, and nginx has heard of it."""
         known = self.names.names[f"{service}.test"]
         self.name(service, *addresses)
-        time.sleep(VALID_SECONDS + 0.2)
+        time.sleep(VALID_SECONDS + 1.2)  # nginx counts in whole seconds
         try:
             yield
         finally:
             self.name(service, *known)
-            time.sleep(VALID_SECONDS + 0.2)
+            time.sleep(VALID_SECONDS + 1.2)  # nginx counts in whole seconds
 
     def lines(self) -> list[dict[str, str]]:
         """nginx's access log."""
