@@ -16,8 +16,8 @@ import click
 from medperf_contracts import __version__
 
 from .dead_letters import dead_letters
+from .deployment_cli import migrate, provision_databases, run, secret_files, work
 from .operations.cli import events, export, import_, verify
-from .processes import migrate, provision_databases, run, secret_files, work
 from .user import user
 
 # What a machine's owner can mend: space, a quota, permissions, a failing disk. Any other is a bug of ours.

@@ -49,14 +49,24 @@ def signing_key(path: Path) -> OKPKey:
 
 
 def public_keys(path: Path) -> KeySet:
-    """The public parts of the file's keys."""
-    return KeySet([OKPKey.import_key(key.as_dict(private=False)) for key in keys_in(path)])
+    """The public parts of the file's keys; read again where the file was replaced."""
+    return _public(*_state(path))
 
 
 def keys_in(path: Path) -> tuple[OKPKey, ...]:
     """The file's keys; read again where the file was replaced."""
+    return _read(*_state(path))
+
+
+def _state(path: Path) -> tuple[Path, int, int]:
     found = path.stat()
-    return _read(path, found.st_ino, found.st_mtime_ns)
+    return path, found.st_ino, found.st_mtime_ns
+
+
+# Every request of every service asks for them.
+@lru_cache(maxsize=16)
+def _public(path: Path, inode: int, modified_ns: int) -> KeySet:
+    return KeySet([OKPKey.import_key(key.as_dict(private=False)) for key in _read(path, inode, modified_ns)])
 
 
 @lru_cache(maxsize=16)

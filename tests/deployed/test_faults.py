@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import aio_pika
 import pytest
 
 from deployed.checker import Checker, Findings
@@ -43,12 +44,16 @@ def test_nothing_is_lost_or_done_twice_whatever_is_killed_frozen_or_cut_off(tmp_
         whole.wait_until_ready()
         found = asyncio.run(_found(whole, workload))
         unreadable = _unreadable(whole)
+        expected = {queue: count for queue, count in injuries.poison.items() if count}
+        why = [
+            line for queue in unreadable.keys() - expected for line in asyncio.run(_why_unreadable(whole, queue))
+        ]
     report = _report(workload, injuries, found, worked_seconds)
     print(report)
     if REPORT:
         Path(REPORT).write_text(report)
     assert found.all == []
-    assert unreadable == {queue: count for queue, count in injuries.poison.items() if count}
+    assert unreadable == expected, "\n".join(why)
     assert len(workload.acknowledged) >= COMMANDS
     if FAULTS > 15:
         assert set(injuries.done) == set(injuries.kinds), "each kind of fault happened"
@@ -89,6 +94,19 @@ def _unreadable(whole: Deployment) -> Mapping[str, int]:
     )
     counts = {name: int(count) for name, count in (line.split() for line in listed.splitlines())}
     return {name.removesuffix(".unreadable"): count for name, count in counts.items() if count}
+
+
+async def _why_unreadable(whole: Deployment, queues: Iterable[str]) -> list[str]:
+    """The messages that nobody made unreadable on purpose, each with what the broker says of its death."""
+    broker = whole.rabbitmq
+    lines = []
+    async with await aio_pika.connect(broker.url_of(broker.user, broker.password, "medperf")) as connection:
+        channel = await connection.channel()
+        for queue in queues:
+            kept = await channel.get_queue(f"{queue}.unreadable")
+            while (message := await kept.get(no_ack=True, fail=False)) is not None:
+                lines.append(f"{queue}: {message.headers} {message.properties} {message.body[:2_000]!r}")
+    return lines
 
 
 def _report(workload: Workload, injuries: Injuries, found: Findings, seconds: float) -> str:

@@ -625,6 +625,11 @@ def test_the_public_keys_verify_a_login_and_hold_no_private_part(peer: Peer, ada
     assert claims["exp"] - claims["iat"] == done(log_in(peer))["expires_in_seconds"]
 
 
+def test_two_logins_of_one_second_have_different_access_tokens(peer: Peer, ada: dict[str, Any]) -> None:
+    tokens = {done(log_in(peer))["access_token"] for _ in range(5)}  # of some 0.5 s
+    assert len(tokens) == 5
+
+
 # --- the store ---
 
 
