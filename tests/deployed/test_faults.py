@@ -19,6 +19,7 @@ from deployed.deployment import Deployment, deployment
 from deployed.injuries import Injuries
 from deployed.workload import ADMINISTRATOR, PASSWORD, Workload
 from servers.found import program
+from services.kernel import topology
 
 SEED = int(os.environ.get("MEDPERF_FAULTS_SEED", "20261125"))
 COMMANDS = int(os.environ.get("MEDPERF_FAULTS_COMMANDS", "300"))
@@ -31,6 +32,7 @@ pytestmark = [pytest.mark.timeout(900 if FAULTS <= 15 else 7200), pytest.mark.xd
 
 EVERY_SECONDS = 1.0
 QUIET_SECONDS = 240.0
+_UNREADABLE = topology.UNREADABLE_SUFFIX
 
 
 def test_nothing_is_lost_or_done_twice_whatever_is_killed_frozen_or_cut_off(tmp_path: Path) -> None:
@@ -88,12 +90,20 @@ async def _found(whole: Deployment, workload: Workload) -> Findings:
 
 
 def _unreadable(whole: Deployment) -> Mapping[str, int]:
-    """What lies in the queues of what cannot be read; every other queue must be empty."""
+    """By queue: how many it kept as unreadable, once every delivery was taken, also those repeated last."""
+    deadline = time.monotonic() + QUIET_SECONDS
+    while waiting := {name: count for name, count in _queues(whole).items() if not name.endswith(_UNREADABLE)}:
+        assert time.monotonic() < deadline, f"still in the queues: {waiting}"
+    return {name.removesuffix(_UNREADABLE): count for name, count in _queues(whole).items()}
+
+
+def _queues(whole: Deployment) -> Mapping[str, int]:
+    """The broker's queues that hold messages, and how many each."""
     listed = whole.rabbitmq.ctl(
         "list_queues", "--vhost", "medperf", "--quiet", "--no-table-headers", "name", "messages"
     )
     counts = {name: int(count) for name, count in (line.split() for line in listed.splitlines())}
-    return {name.removesuffix(".unreadable"): count for name, count in counts.items() if count}
+    return {name: count for name, count in counts.items() if count}
 
 
 async def _why_unreadable(whole: Deployment, queues: Iterable[str]) -> list[str]:
@@ -103,7 +113,7 @@ async def _why_unreadable(whole: Deployment, queues: Iterable[str]) -> list[str]
     async with await aio_pika.connect(broker.url_of(broker.user, broker.password, "medperf")) as connection:
         channel = await connection.channel()
         for queue in queues:
-            kept = await channel.get_queue(f"{queue}.unreadable")
+            kept = await channel.get_queue(f"{queue}{_UNREADABLE}")
             while (message := await kept.get(no_ack=True, fail=False)) is not None:
                 lines.append(f"{queue}: {message.headers} {message.properties} {message.body[:2_000]!r}")
     return lines

@@ -249,12 +249,18 @@ def free_port() -> int:
     pytest.fail("no free port on 127.0.0.1")
 
 
-def wait_for_port(port: int, *, of: Life, seconds: float, host: str = "127.0.0.1") -> None:
-    """Until something listens there; fails with the end of its log."""
+def wait_for_port(
+    port: int, *, of: Life, seconds: float, host: str = "127.0.0.1", hello: bytes | None = None
+) -> None:
+    """Until something listens there, and answers `hello` if one is given; fails with the end of its log."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection((host, port), timeout=1).close()
+            with socket.create_connection((host, port), timeout=1 if hello is None else 5) as connection:
+                if hello is not None:
+                    connection.sendall(hello)
+                    if not connection.recv(1):
+                        raise ConnectionResetError("it hangs up")
         except OSError as error:
             if time.monotonic() > deadline or (isinstance(of, Processes) and not of.is_running()):
                 pytest.fail(f"nothing listens on {host}:{port} ({error}):\n{of.tail()}")

@@ -83,7 +83,8 @@ class RabbitmqServer(Server):
         pytest.fail(f"RabbitMQ does not run:\n{self.tail()}")
 
     def wait_until_ready(self) -> None:
-        wait_for_port(self.port, of=self._life, seconds=START_SECONDS, host=self.host)
+        """Until it speaks AMQP: a node that starts listens for a while before."""
+        wait_for_port(self.port, of=self._life, seconds=START_SECONDS, host=self.host, hello=b"AMQP\0\0\x09\x01")
 
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` answers; fails where it does. It takes some two seconds."""
@@ -92,6 +93,11 @@ class RabbitmqServer(Server):
     def load(self, definitions: Definitions) -> None:
         """Add the definitions to those that it has."""
         self.ctl("eval", _IMPORT.format(json.dumps(base64.b64encode(json.dumps(definitions).encode()).decode())))
+        self.settle()
+
+    def settle(self) -> None:
+        """Have it write down which queues it has: a node killed within seconds of a queue's making loses it."""
+        self.ctl("eval", "[ok = dets:sync(Table) || Table <- dets:all()].")
 
 
 # `import_definitions FILE` needs a file that the node can read; this takes the content itself.
@@ -246,6 +252,8 @@ def _of_debian(stack: ExitStack, definitions: Definitions, configuration: Sequen
     node = _Node(place, "r1", configuration=[f"load_definitions = {file}", *configuration])
     stack.callback(node.kill)
     node.start()
+    if definitions:
+        node.settle()
     return node
 
 
