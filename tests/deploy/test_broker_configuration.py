@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import aio_pika
 import pytest
 
+from deploy.manifests import operators
 from deploy.manifests.objects import Object, of_kind
 from deploy.manifests.render import OVERLAYS
 from peers.certificates import Authority
@@ -26,8 +28,14 @@ from services.kernel import amqp
 START_SECONDS = 90.0
 _DEBIAN = ("/usr/lib/rabbitmq/bin",)
 # Of the overlays' configuration, where this node has its own: it is alone, and takes other ports.
-_PORTS = {"small": 5672, "production": 5671}
-_METRICS_PORT = 15692
+_PORTS = {"small": 5672, "production": 5671, "operators": 5671}
+_METRICS_PORTS = {"small": 15692, "production": 15692, "operators": 15691}
+# Where the overlay has its secrets and its certificate.
+_FOLDERS = {
+    "small": ("/run/secrets", None),
+    "production": ("/run/secrets", "/run/certificate"),
+    "operators": ("/etc/medperf", "/etc/rabbitmq-tls"),
+}
 
 
 @dataclass
@@ -53,20 +61,22 @@ def node_of(overlay: str, objects: list[Object], folder: Path) -> Iterator[Node]
     authority.server("localhost")
     chain = folder / "authority" / "localhost.pem"
     node = Node(free_port(), free_port(), folder / "secrets", authority.file)
-    [data] = [item["data"] for item in of_kind(objects, "ConfigMap") if "rabbitmq.conf" in item["data"]]
-    lines = [line for line in data["rabbitmq.conf"].splitlines() if not line.startswith("cluster_formation")]
+    configuration, plugins = _configuration(objects)
+    lines = [line for line in configuration.splitlines() if not line.startswith("cluster_formation")]
     text = "\n".join(lines) + "\n"
-    for told, here in {
-        "/run/secrets": str(node.secrets),
-        "/run/certificate/tls.crt": str(chain),
-        "/run/certificate/tls.key": str(chain),
+    secrets, certificates = _FOLDERS[overlay]
+    own = {
+        secrets: str(node.secrets),
         f"= {_PORTS[overlay]}\n": f"= {node.port}\n",
-        f"= {_METRICS_PORT}\n": f"= {node.metrics_port}\n",
-    }.items():
-        assert told in text or (overlay == "small" and "certificate" in told), told
+        f"= {_METRICS_PORTS[overlay]}\n": f"= {node.metrics_port}\n",
+    }
+    if certificates is not None:
+        own |= {f"{certificates}/tls.crt": str(chain), f"{certificates}/tls.key": str(chain)}
+    for told, here in own.items():
+        assert told in text, told
         text = text.replace(told, here)
     (folder / "rabbitmq.conf").write_text(text)
-    (folder / "plugins").write_text(data["enabled_plugins"])
+    (folder / "plugins").write_text(plugins)
     with ExitStack() as stack:
         installed = partial(program, "rabbitmq-server", package="rabbitmq-server", folders=_DEBIAN)
         start = first("RabbitMQ", RABBITMQ, [installed])
@@ -78,6 +88,16 @@ def node_of(overlay: str, objects: list[Object], folder: Path) -> Iterator[Node]
         life.start()
         wait_for_port(node.port, of=life, seconds=START_SECONDS)
         yield node
+
+
+def _configuration(objects: list[Object]) -> tuple[str, str]:
+    """What a node reads, and its plugins: of our own ConfigMap, or what the operator makes of its object."""
+    for item in objects:
+        if operators.kind_of(item) == operators.BROKER:
+            added = item["spec"]["rabbitmq"]["additionalConfig"]
+            return operators.BROKERS_OWN_CONFIGURATION + added, "[rabbitmq_prometheus]."
+    [data] = [item["data"] for item in of_kind(objects, "ConfigMap") if "rabbitmq.conf" in item["data"]]
+    return data["rabbitmq.conf"], data["enabled_plugins"]
 
 
 def _environment(folder: Path, epmd_port: int) -> dict[str, str]:
@@ -108,14 +128,15 @@ def test_a_worker_consumes_from_a_broker_with_an_overlays_configuration(
     rendered: Callable[[str], list[Object]], overlay: str, tmp_path: Path
 ) -> None:
     with node_of(overlay, rendered(overlay), tmp_path) as node:
-        server = {
-            "small": f"amqp://localhost:{node.port}",
-            "production": f"amqps://localhost:{node.port}?cafile={node.authority}",
-        }[overlay]
-        asyncio.run(_consume(node.url(server)))
-        with urllib.request.urlopen(f"http://127.0.0.1:{node.metrics_port}/metrics", timeout=10) as metrics:
+        has_tls = overlay != "small"
+        with_tls = f"amqps://localhost:{node.port}?cafile={node.authority}"
+        asyncio.run(_consume(node.url(with_tls if has_tls else f"amqp://localhost:{node.port}")))
+        scheme = "https" if overlay == "operators" else "http"
+        trusted = ssl.create_default_context(cafile=node.authority) if scheme == "https" else None
+        address = f"{scheme}://localhost:{node.metrics_port}/metrics"
+        with urllib.request.urlopen(address, timeout=10, context=trusted) as metrics:
             assert b"rabbitmq_" in metrics.read()
-        if overlay == "production":
+        if has_tls:
             stranger = f"amqps://localhost:{node.port}"
             with pytest.raises(aio_pika.exceptions.AMQPConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
                 asyncio.run(_consume(node.url(stranger)))

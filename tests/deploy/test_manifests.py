@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.manifests import availability, contents, network, processes, rights, schemas, selectors
-from deploy.manifests.objects import Check, Object, title, workloads
+from deploy.manifests import availability, contents, network, operators, processes, rights, schemas, selectors
+from deploy.manifests.objects import Check, Object, of_kind, title, workloads
 from deploy.manifests.render import CERTIFICATES, OVERLAYS, SOURCE, render
 
 CHECKS = {
@@ -31,8 +31,27 @@ def test_an_overlay_has_no_fault(rendered: Callable[[str], list[Object]], overla
     assert check(rendered(overlay)) == []
 
 
-def test_nothing_stands_alone_in_production(rendered: Callable[[str], list[Object]]) -> None:
-    assert availability.several(rendered("production")) == []
+@pytest.mark.parametrize("overlay", ["production", "operators"])
+def test_nothing_stands_alone_on_several_nodes(rendered: Callable[[str], list[Object]], overlay: str) -> None:
+    assert availability.several(rendered(overlay)) == []
+
+
+def test_what_operators_start_of_ours_is_confined(rendered: Callable[[str], list[Object]]) -> None:
+    objects = rendered("operators")
+    assert list(operators.unconfined(objects)) == []
+    [cluster] = of_kind(objects, "RabbitmqCluster")
+    pod = cluster["spec"]["override"]["statefulSet"]["spec"]["template"]["spec"]
+    pod["securityContext"]["runAsNonRoot"] = False
+    del pod["initContainers"][0]["securityContext"]
+    assert len(list(operators.unconfined(objects))) == 2
+
+
+def test_a_failover_of_the_database_loses_no_commit(rendered: Callable[[str], list[Object]]) -> None:
+    """A commit is answered for once a second machine has it, and never before."""
+    [database] = of_kind(rendered("operators"), "Cluster")
+    synchronous = database["spec"]["postgresql"]["synchronous"]
+    assert (synchronous["number"], synchronous["dataDurability"]) == (1, "required")
+    assert database["spec"]["instances"] > 1 + synchronous["number"], "one may be away"
 
 
 def test_images_have_their_versions_in_one_place(rendered: Callable[[str], list[Object]]) -> None:
@@ -40,14 +59,15 @@ def test_images_have_their_versions_in_one_place(rendered: Callable[[str], list[
     versions = {
         overlay: {
             container["image"].partition(":")[0]: container["image"]
-            for pod in workloads(rendered(overlay))
+            for pod in workloads(operators.standing(rendered(overlay)))
             for container in pod.containers
         }
         for overlay in OVERLAYS
     }
-    common = versions["small"].keys() & versions["production"].keys()
-    assert common == {"medperf-server", "nginx", "rabbitmq"}
-    assert all(versions["small"][image] == versions["production"][image] for image in common)
+    for overlay in ("production", "operators"):
+        common = versions["small"].keys() & versions[overlay].keys()
+        assert common == {"medperf-server", "nginx", "rabbitmq"}
+        assert all(versions["small"][image] == versions[overlay][image] for image in common)
 
 
 def test_no_secret_is_in_the_repository() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from services.process import GRACE_SECONDS
 
+from . import operators
 from .objects import COMPONENT, PROCESS, Object, Workload, of_kind, selects, title, workloads
 
 # What nginx takes at most to stop in order; a process of ours: GRACE_SECONDS.
@@ -17,6 +18,7 @@ PROPAGATION_SECONDS = 5
 
 def faults(objects: Sequence[Object]) -> list[str]:
     """What an upgrade, a drain or a busy hour would break."""
+    objects = operators.standing(objects)
     pods = [pod for pod in workloads(objects) if pod.kind in ("Deployment", "StatefulSet")]
     return [
         *(fault for pod in pods for fault in (*_stop(pod), *_probes(pod))),
@@ -28,6 +30,7 @@ def faults(objects: Sequence[Object]) -> list[str]:
 
 def several(objects: Sequence[Object]) -> list[str]:
     """For a deployment on several nodes: what stands alone, or may be drained all at once."""
+    objects = operators.standing(objects)
     pods = [pod for pod in workloads(objects) if pod.kind in ("Deployment", "StatefulSet")]
     budgets = of_kind(objects, "PodDisruptionBudget")
     found = [f"{pod.title}: there is one of it" for pod in pods if _replicas(pod, objects) < 2]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from services import deployment
 
+from . import operators
 from .objects import NAMESPACE, Object, Workload, named, of_kind, title, workloads
 
 _ADDRESS_SETTINGS = (deployment.DATABASE_SERVER, deployment.BROKER_SERVER)
@@ -22,9 +23,11 @@ _NODE = re.compile(r"classic_config\.nodes\.\d+\s*=\s*rabbit@([a-z0-9.-]+)")
 
 def faults(objects: Sequence[Object]) -> list[str]:
     """What is named and not there, or there and not named."""
+    objects = operators.standing(objects)
     pods = list(workloads(objects))
     return [
         *(fault for pod in pods for fault in (*_volumes(pod), *_references(pod, objects))),
+        *_of_operators(objects),
         *_certificates(objects),
         *_unused(objects, pods),
         *_addresses(objects, pods),
@@ -79,6 +82,16 @@ def _references(pod: Workload, objects: Sequence[Object]) -> Iterator[str]:
             yield f"{pod.title}: {kind} {name} has no {key}"
 
 
+def _of_operators(objects: Sequence[Object]) -> Iterator[str]:
+    for item in objects:
+        for name, key in operators.secrets(item):
+            found = named(objects, "Secret", name)
+            if found is None:
+                yield f"{title(item)}: there is no Secret {name}"
+            elif not found.get("data", {}).get(key):
+                yield f"{title(item)}: Secret {name} has no {key}"
+
+
 def _certificates(objects: Sequence[Object]) -> Iterator[str]:
     for ingress in of_kind(objects, "Ingress"):
         served = {host for tls in ingress["spec"].get("tls", []) for host in tls["hosts"]}
@@ -95,6 +108,7 @@ def _unused(objects: Sequence[Object], pods: Sequence[Workload]) -> Iterator[str
     used = {(kind, name) for pod in pods for kind, name, _ in references(pod)}
     for ingress in of_kind(objects, "Ingress"):
         used |= {("Secret", tls["secretName"]) for tls in ingress["spec"].get("tls", [])}
+    used |= {("Secret", name) for item in objects for name, _ in operators.secrets(item)}
     accounts = {("ServiceAccount", pod.spec.get("serviceAccountName")) for pod in pods}
     for item in of_kind(objects, "Secret", "ConfigMap", "ServiceAccount", "PersistentVolumeClaim"):
         if (item["kind"], item["metadata"]["name"]) not in used | accounts:
@@ -159,7 +173,9 @@ def _gateway(objects: Sequence[Object], pods: Sequence[Workload]) -> Iterator[st
 
 
 def _nodes(objects: Sequence[Object]) -> Iterator[str]:
-    """The cluster that the brokers are told of is the pods that there are."""
+    """The cluster that the brokers are told of is the pods that there are; an operator tells its own."""
+    if any(operators.kind_of(item) == operators.BROKER for item in objects):
+        return
     broker = named(objects, "StatefulSet", "broker")
     if broker is None:
         yield "there is no broker"

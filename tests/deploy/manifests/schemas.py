@@ -10,6 +10,7 @@ from typing import Any
 
 import kubernetes_validate
 
+from . import operators
 from .objects import NAMESPACE, Object, title, workloads
 
 VERSIONS = ("1.27", "1.37")
@@ -20,7 +21,16 @@ _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[KMGTPE]i|[kMGTPE])?")
 
 def faults(objects: Sequence[Object]) -> list[str]:
     """What an API server would refuse, or drop without a word."""
-    return [*_twice(objects), *_outside(objects), *(fault for item in objects for fault in _of(item))]
+    known = [
+        *(item for item in objects if operators.kind_of(item) not in operators.SCHEMAS),
+        *operators.pods(objects),
+    ]
+    return [
+        *_twice(objects),
+        *_outside(objects),
+        *_of_operators(objects),
+        *(fault for item in known for fault in _of(item)),
+    ]
 
 
 def _twice(objects: Sequence[Object]) -> Iterator[str]:
@@ -36,6 +46,15 @@ def _outside(objects: Sequence[Object]) -> Iterator[str]:
         expected = None if item["kind"] in _CLUSTER_KINDS else NAMESPACE
         if item["metadata"].get("namespace") != expected:
             yield f"{title(item)}: is in namespace {item['metadata'].get('namespace')}, not {expected}"
+
+
+def _of_operators(objects: Sequence[Object]) -> Iterator[str]:
+    for item in objects:
+        if operators.kind_of(item) in operators.SCHEMAS:
+            if refusal := operators.refusal(item):
+                yield f"{title(item)}: {refusal}"
+            for place in _nulls(item, ""):
+                yield f"{title(item)}: {place} is null"
 
 
 def _of(item: Object) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from . import operators
 from .objects import Object, Workload, named, of_kind, selects, title, workloads
 
 # Kubernetes adds it itself.
@@ -12,6 +13,7 @@ _ADDED = {"pod-template-hash"}
 
 def faults(objects: Sequence[Object]) -> list[str]:
     """What finds nothing, or finds another's."""
+    objects = operators.standing(objects)
     pods = list(workloads(objects))
     return [
         *_owners(pods),
