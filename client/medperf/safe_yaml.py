@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -16,6 +17,8 @@ MAX_DEPTH = 50
 _NUMBER_CHARACTERS_MOST = 400
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = frozenset(_TAG + name for name in ("null", "bool", "int", "float"))
+# From a key's path in the document, names and places in lists, to the line it stands on, counted from 1.
+Lines = Mapping[tuple[str | int, ...], int]
 _WRITTEN_TAGS = frozenset(_TAG + name for name in ("str", "seq", "map")) | _PLAIN_TAGS | {"!", None}
 
 
@@ -35,6 +38,18 @@ def load(
     types, keys that are not text or come twice, more than one document. Dates stay text as written; NaN and
     infinities stay floats, for the caller to judge.
     """
+    return load_with_lines(text, what=what, limit_bytes=limit_bytes, error=error, hint=hint)[0]
+
+
+def load_with_lines(
+    text: str | bytes,
+    *,
+    what: str,
+    limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    error: type[ClientError] = BadManifest,
+    hint: str | None = None,
+) -> tuple[Any, Lines]:
+    """As `load`, and the line of each key and of each item of a list."""
     try:
         return _read(text, what, limit_bytes, error)
     except ClientError as refused:
@@ -43,9 +58,10 @@ def load(
         raise error(str(refused), hint=hint) from refused
 
 
-def _read(text: str | bytes, what: str, limit_bytes: int, error: type[ClientError]) -> Any:
+def _read(text: str | bytes, what: str, limit_bytes: int, error: type[ClientError]) -> tuple[Any, Lines]:
     try:
-        return _Reader(what, error).read(_decoded(text, what, limit_bytes, error))
+        reader = _Reader(what, error)
+        return reader.read(_decoded(text, what, limit_bytes, error)), reader.lines
     except yaml.MarkedYAMLError as broken:
         mark = broken.problem_mark or broken.context_mark
         where = f", line {mark.line + 1}" if mark else ""
@@ -89,6 +105,7 @@ class _Reader:
         self.open: list[_Collection] = []
         self.documents = 0
         self.root: Any = None
+        self.lines: dict[tuple[str | int, ...], int] = {}
         # PyYAML's own rules for what is a number or a boolean; never fed with text.
         self.scalars: Any = yaml.SafeLoader("")
 
@@ -107,9 +124,11 @@ class _Reader:
         elif isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise self._refusal(event, "it uses an anchor or alias (& or *)", "Write the value out each time.")
         elif isinstance(event, yaml.ScalarEvent):
+            self._note_item(event)
             self._add(self._scalar(event), event)
         elif isinstance(event, yaml.CollectionStartEvent):
             self._check_tag(event.tag, event)
+            self._note_item(event)
             if len(self.open) >= MAX_DEPTH:
                 raise self._refusal(event, f"it is nested deeper than {MAX_DEPTH} levels", "Flatten it.")
             self.open.append(_Collection({} if isinstance(event, yaml.MappingStartEvent) else []))
@@ -132,6 +151,14 @@ class _Reader:
             raise self._refusal(event, f"the key {value!r:.60} comes twice", "Keep one of the two.")
         else:
             inner.key = value
+            self._note(event)
+
+    def _note_item(self, event: yaml.Event) -> None:
+        if self.open and isinstance(self.open[-1].value, list):
+            self._note(event)
+
+    def _note(self, event: yaml.Event) -> None:
+        self.lines[tuple(collection.place for collection in self.open)] = _line(event)
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
         self._check_tag(event.tag, event)
@@ -154,11 +181,19 @@ class _Reader:
             raise self._refusal(event, f"it uses the tag {tag!r:.60}", "Remove the tag.")
 
     def _refusal(self, event: yaml.Event, fault: str, hint: str) -> ClientError:
-        line = event.start_mark.line + 1 if event.start_mark else 0
-        return self.error(f"{self.what}, line {line}: {fault}", hint=hint)
+        return self.error(f"{self.what}, line {_line(event)}: {fault}", hint=hint)
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
 
 
 class _Collection:
     def __init__(self, value: dict[str, Any] | list[Any]) -> None:
         self.value: Any = value
         self.key: str | None = None
+
+    @property
+    def place(self) -> str | int:
+        """Where what is read now stands in it."""
+        return len(self.value) if isinstance(self.value, list) else (self.key or "")

@@ -168,6 +168,30 @@ def test_what_breaks_a_rule_is_refused_by_its_key(path: str, value: Any, fault: 
     assert path.split(".", maxsplit=1)[0].split(" ", maxsplit=1)[0] in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "broken", "where"),
+    [
+        ("gpu_args: --gpus=all", "gpu_args: --network=host", r"line 7, docker\.gpu_args"),
+        (
+            "labels_path: labels/",
+            "labels_path: ../labels",
+            r"line 17, tasks\.prepare\.parameters\.inputs\.labels_path",
+        ),
+        ("report_file: report.yaml", "data_path: x", r"line 23, tasks\.prepare\.parameters\.outputs\.data_path"),
+        ("name: numpy==2.4.6", "name: numpy", r"line 11, sandbox\.packages\[0\]\.name"),
+        ("{accelerator_count: 1}", "{accelerator_count: many}", r"line 4, platform\.accelerator_count"),
+        ("  sanity_check:", "  sanity check:", r"line 24, tasks\.sanity check"),
+        # What is not there has no line: it belongs into what stands on that one.
+        ('image: "medperf-tutorial/preparation:1.0"', "tag: 1", r"line 5, docker\.image"),
+        ("tasks:", "jobs:", r"manifest, tasks is missing"),
+    ],
+)
+def test_an_error_names_the_line_that_its_key_stands_on(written: str, broken: str, where: str) -> None:
+    assert written in PREPARATION
+    with pytest.raises(BadManifest, match=where):
+        parse_mlcube(PREPARATION.replace(written, broken, 1))
+
+
 def test_a_package_twice_under_another_spelling_is_refused() -> None:
     package = {"name": "Num.Py==1", "hashes": [f"sha256:{DIGEST}"]}
     with pytest.raises(BadManifest, match="num-py is there twice"):

@@ -85,3 +85,20 @@ def test_what_is_printed_reads_back_and_has_no_aliases() -> None:
     assert text.startswith("z:\n  name: Zoë\n")
     assert "&" not in text
     assert load(text) == value
+
+
+def test_each_key_and_each_item_has_its_line() -> None:
+    text = "a: 1\nb:\n  - x\n  - c: {d: 2}\n    e: [3,\n        4]\n"
+    value, lines = safe_yaml.load_with_lines(text, what="it")
+    assert value == {"a": 1, "b": ["x", {"c": {"d": 2}, "e": [3, 4]}]}
+    assert lines == {
+        ("a",): 1,
+        ("b",): 2,
+        ("b", 0): 3,
+        ("b", 1): 4,
+        ("b", 1, "c"): 4,
+        ("b", 1, "c", "d"): 4,
+        ("b", 1, "e"): 5,
+        ("b", 1, "e", 0): 5,
+        ("b", 1, "e", 1): 6,
+    }

@@ -6,10 +6,10 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
-from medperf.errors import BadManifest
 from medperf.manifest.model import Docker
+from medperf.manifest.rules import refuse
 
 _ARGUMENT_KEYS = ("gpu_args", "cpu_args", "run_args")
 _COUNTS = {"-e": "env", "--env": "env", "--gpus": "gpus", "--shm-size": "shm", "--entrypoint": "entrypoint"}
@@ -37,7 +37,7 @@ def parse_docker(section: Mapping[str, Any]) -> Docker:
     """The model of a `docker` section; mounts, network, ports and privileges are refused by name."""
     image = section.get("image")
     if not isinstance(image, str) or not _IMAGE.fullmatch(image):
-        _refuse("docker.image", "must name an image")
+        refuse("docker.image", "must name an image")
     environment: dict[str, str] = {}
     found: dict[str, str] = {}
     for key in _ARGUMENT_KEYS:
@@ -60,11 +60,11 @@ def _options(written: Any, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(written, dict):
         written = [f"--{name.replace('_', '-')}={value}" for name, value in written.items()]
     if written is not None and not isinstance(written, str | list):
-        _refuse(key, "must be text")
+        refuse(key, "must be text")
     try:
         words = shlex.split(written) if isinstance(written, str) else [str(word) for word in written or ()]
     except ValueError:
-        _refuse(key, "has a quote that is not closed")
+        refuse(key, "has a quote that is not closed")
     remaining = iter(words)
     for word in remaining:
         option, has_value, value = word.partition("=")
@@ -73,13 +73,13 @@ def _options(written: Any, key: str) -> Iterator[tuple[str, str]]:
         if option in _HARMLESS:
             continue
         if option in _REASONS:
-            _refuse(key, f"asks for {_REASONS[option]} ({option}); the site decides that")
+            refuse(key, f"asks for {_REASONS[option]} ({option}); the site decides that")
         if option not in _COUNTS:
-            _refuse(key, f"holds {option!r:.60}; only {', '.join(sorted(_COUNTS))} count")
+            refuse(key, f"holds {option!r:.60}; only {', '.join(sorted(_COUNTS))} count")
         if not has_value:
             value = next(remaining, "")
         if not value:
-            _refuse(key, f"{option} has no value")
+            refuse(key, f"{option} has no value")
         yield _COUNTS[option], value
 
 
@@ -87,11 +87,5 @@ def _size(written: str) -> int:
     found = _SIZE.fullmatch(written)
     size = int(found[1]) * _FACTORS[found[2].lower()] if found else 0
     if not 0 < size <= _MAX_SHM_BYTES:
-        _refuse("docker", f"asks for --shm-size {written!r:.40}; it must be a size up to 64g")
+        refuse("docker", f"asks for --shm-size {written!r:.40}; it must be a size up to 64g")
     return size
-
-
-def _refuse(key: str, fault: str) -> NoReturn:
-    raise BadManifest(
-        f"In the container's manifest, {key} {fault}", hint="The container's owner must correct the manifest."
-    )
