@@ -13,6 +13,8 @@ DEFAULT_LIMIT_BYTES = 1024 * 1024
 # Deep enough for any manifest or metrics file seen; far below Python's recursion limit, which whoever walks
 # the value meets next.
 MAX_DEPTH = 50
+# A document of more keys and items is no manifest: nobody asks for their lines, and each costs some 300 bytes.
+LINES_MOST = 20_000
 # Python writes no whole number of more than 4,300 digits as text, and floats end at 309.
 _NUMBER_CHARACTERS_MOST = 400
 _TAG = "tag:yaml.org,2002:"
@@ -49,7 +51,7 @@ def load_with_lines(
     error: type[ClientError] = BadManifest,
     hint: str | None = None,
 ) -> tuple[Any, Lines]:
-    """As `load`, and the line of each key and of each item of a list."""
+    """As `load`, and the line of each key and of each item of a list, for the first LINES_MOST of them."""
     try:
         return _read(text, what, limit_bytes, error)
     except ClientError as refused:
@@ -158,7 +160,8 @@ class _Reader:
             self._note(event)
 
     def _note(self, event: yaml.Event) -> None:
-        self.lines[tuple(collection.place for collection in self.open)] = _line(event)
+        if len(self.lines) < LINES_MOST:
+            self.lines[tuple(collection.place for collection in self.open)] = _line(event)
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
         self._check_tag(event.tag, event)

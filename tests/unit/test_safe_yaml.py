@@ -102,3 +102,9 @@ def test_each_key_and_each_item_has_its_line() -> None:
         ("b", 1, "e", 0): 5,
         ("b", 1, "e", 1): 6,
     }
+
+
+def test_lines_are_kept_for_so_many_keys_and_items_only() -> None:
+    value, lines = safe_yaml.load_with_lines(f"a: [{'1,' * 2 * safe_yaml.LINES_MOST}]", what="it")
+    assert len(value["a"]) == 2 * safe_yaml.LINES_MOST
+    assert len(lines) == safe_yaml.LINES_MOST
