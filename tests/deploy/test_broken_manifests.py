@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.manifests import availability, contents, network, processes, rights, schemas, selectors
-from deploy.manifests.breaks import Break, add, drop, more, put
+from deploy.manifests.breaks import Break, add, assert_found, drop, more, put
 from deploy.manifests.objects import Check, Object, selects
 from deploy.manifests.render import find_kubectl, render
 
@@ -317,10 +317,7 @@ BROKEN = [
 def test_what_is_broken_is_found(
     rendered: Callable[[str], list[Object]], check: Check, change: Break, fault: str
 ) -> None:
-    objects = rendered("production")
-    change(objects)
-    found = check(objects)
-    assert any(fault in line for line in found), found
+    assert_found(check, change, fault, of=rendered("production"))
 
 
 def test_a_secret_that_is_missing_is_not_rendered_without_it(manifests: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.manifests import availability, contents, network, schemas, selectors
-from deploy.manifests.breaks import Break, add, drop, put
+from deploy.manifests.breaks import Break, add, assert_found, drop, put
 from deploy.manifests.objects import Check, Object
 
 TEMPLATE = ("spec", "override", "statefulSet", "spec", "template", "spec")
@@ -84,7 +84,4 @@ BROKEN: list[tuple[Check, Break, str]] = [
 def test_what_is_broken_of_an_operators_object_is_found(
     rendered: Callable[[str], list[Object]], check: Check, change: Break, fault: str
 ) -> None:
-    objects = rendered("operators")
-    change(objects)
-    found = check(objects)
-    assert any(fault in line for line in found), found
+    assert_found(check, change, fault, of=rendered("operators"))

@@ -271,4 +271,6 @@ def _cluster(stack: ExitStack, definitions: Definitions, configuration: Sequence
     nodes[0].ctl("await_online_nodes", "3")
     # After the cluster is whole: a queue that is made before has fewer members.
     nodes[0].load(with_administrator(definitions, place.password))
+    for node in nodes[1:]:
+        node.settle()
     return list(nodes)

@@ -177,6 +177,7 @@ def test_what_breaks_a_rule_is_refused_by_its_key(path: str, value: Any, fault: 
             "labels_path: ../labels",
             r"line 17, tasks\.prepare\.parameters\.inputs\.labels_path",
         ),
+        ("--shm-size 2g", "--shm-size 2t", r"line 7, docker\.gpu_args asks for --shm-size"),
         ("report_file: report.yaml", "data_path: x", r"line 23, tasks\.prepare\.parameters\.outputs\.data_path"),
         ("name: numpy==2.4.6", "name: numpy", r"line 11, sandbox\.packages\[0\]\.name"),
         ("{accelerator_count: 1}", "{accelerator_count: many}", r"line 4, platform\.accelerator_count"),

@@ -40,11 +40,15 @@ def parse_docker(section: Mapping[str, Any]) -> Docker:
         refuse("docker.image", "must name an image")
     environment: dict[str, str] = {}
     found: dict[str, str] = {}
-    for key in _ARGUMENT_KEYS:
-        for option, value in _options(section.get(key), f"docker.{key}"):
+    shm_bytes = None
+    for name in _ARGUMENT_KEYS:
+        key = f"docker.{name}"
+        for option, value in _options(section.get(name), key):
             if option == "env":
-                name, _, content = value.partition("=")
-                environment[name] = content
+                variable, _, content = value.partition("=")
+                environment[variable] = content
+            elif option == "shm":
+                shm_bytes = _size(value, key)
             else:
                 found[option] = value
     return Docker(
@@ -52,7 +56,7 @@ def parse_docker(section: Mapping[str, Any]) -> Docker:
         environment=MappingProxyType(environment),
         entrypoint=found.get("entrypoint"),
         gpus=found.get("gpus"),
-        shm_bytes=_size(found["shm"]) if "shm" in found else None,
+        shm_bytes=shm_bytes,
     )
 
 
@@ -83,9 +87,9 @@ def _options(written: Any, key: str) -> Iterator[tuple[str, str]]:
         yield _COUNTS[option], value
 
 
-def _size(written: str) -> int:
+def _size(written: str, key: str) -> int:
     found = _SIZE.fullmatch(written)
     size = int(found[1]) * _FACTORS[found[2].lower()] if found else 0
     if not 0 < size <= _MAX_SHM_BYTES:
-        refuse("docker", f"asks for --shm-size {written!r:.40}; it must be a size up to 64g")
+        refuse(key, f"asks for --shm-size {written!r:.40}; it must be a size up to 64g")
     return size

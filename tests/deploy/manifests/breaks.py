@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .objects import Object, title
+from .objects import Check, Object, title
 
 Break = Callable[[list[Object]], Any]
 
@@ -62,3 +62,10 @@ def add(name: str, *path: str | int, value: Any) -> Break:
 def more(text: Object) -> Break:
     """One more object."""
     return lambda objects: objects.append(text)
+
+
+def assert_found(check: Check, change: Break, fault: str, *, of: list[Object]) -> None:
+    """The check names the fault of what was whole before the change."""
+    change(of)
+    found = check(of)
+    assert any(fault in line for line in found), found

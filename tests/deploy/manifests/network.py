@@ -170,9 +170,9 @@ def _names_peer(peers: Sequence[Object] | None, end: End) -> bool:
 def _is_peer(peer: Object, end: End) -> bool:
     if "ipBlock" in peer:
         block = peer["ipBlock"]
-        if end.address is None or "except" in block:
-            return False
-        return ipaddress.ip_address(end.address) in ipaddress.ip_network(block["cidr"])
+        if "except" in block:
+            raise ValueError(f"only a whole block is understood here: {block}")
+        return end.address is not None and ipaddress.ip_address(end.address) in ipaddress.ip_network(block["cidr"])
     if end.namespace is None:
         return False
     if "namespaceSelector" in peer:

@@ -1,8 +1,7 @@
 """The objects that operators read: which fields of theirs we set, and what the operators make of them.
 
 Their definitions as published are not at hand here, so these are the fields that we use and no other, each with
-the type that its operator's reference gives (RabbitMQ Cluster Operator 2.12, CloudNativePG 1.25): a slip of ours
-is found, a field that its operator renames is not.
+the type that its operator's documentation gives: a slip of ours is found, a field that an operator renames is not.
 """
 
 from __future__ import annotations
@@ -41,63 +40,60 @@ _METADATA = _fields(("name", "namespace"), name=_TEXT, namespace=_TEXT, labels=_
 _POD: Schema = {"type": "object"}
 _TEMPLATE = _fields(("spec",), metadata=_fields((), annotations=_map_of(_TEXT), labels=_map_of(_TEXT)), spec=_POD)
 
+
+def _object_with(required: Sequence[str] = (), /, **spec: Schema) -> Schema:
+    return _fields(
+        ("apiVersion", "kind", "metadata", "spec"),
+        apiVersion=_TEXT,
+        kind=_TEXT,
+        metadata=_METADATA,
+        spec=_fields(required, **spec),
+    )
+
+
 SCHEMAS: Mapping[tuple[str, str], Schema] = {
-    ("rabbitmq.com/v1beta1", "RabbitmqCluster"): _fields(
-        ("apiVersion", "kind", "metadata", "spec"),
-        apiVersion=_TEXT,
-        kind=_TEXT,
-        metadata=_METADATA,
-        spec=_fields(
-            (),
-            replicas=_COUNT,
-            image=_TEXT,
-            persistence=_fields((), storage=_QUANTITY, storageClassName=_TEXT),
-            resources=_RESOURCES,
-            terminationGracePeriodSeconds=_COUNT,
-            tls=_fields((), secretName=_TEXT, caSecretName=_TEXT, disableNonTLSListeners=_YES_OR_NO),
-            rabbitmq=_fields((), additionalConfig=_TEXT),
-            override=_fields((), statefulSet=_fields((), spec=_fields((), template=_TEMPLATE))),
-        ),
+    ("rabbitmq.com/v1beta1", "RabbitmqCluster"): _object_with(
+        (),
+        replicas=_COUNT,
+        image=_TEXT,
+        persistence=_fields((), storage=_QUANTITY, storageClassName=_TEXT),
+        resources=_RESOURCES,
+        terminationGracePeriodSeconds=_COUNT,
+        tls=_fields((), secretName=_TEXT, caSecretName=_TEXT, disableNonTLSListeners=_YES_OR_NO),
+        rabbitmq=_fields((), additionalConfig=_TEXT),
+        override=_fields((), statefulSet=_fields((), spec=_fields((), template=_TEMPLATE))),
     ),
-    ("postgresql.cnpg.io/v1", "Cluster"): _fields(
-        ("apiVersion", "kind", "metadata", "spec"),
-        apiVersion=_TEXT,
-        kind=_TEXT,
-        metadata=_METADATA,
-        spec=_fields(
-            ("instances",),
-            instances=_COUNT,
-            imageName=_TEXT,
-            storage=_fields((), size=_QUANTITY, storageClass=_TEXT),
-            walStorage=_fields((), size=_QUANTITY, storageClass=_TEXT),
-            enableSuperuserAccess=_YES_OR_NO,
-            superuserSecret=_fields(("name",), name=_TEXT),
-            certificates=_fields((), serverTLSSecret=_TEXT, serverCASecret=_TEXT),
-            bootstrap=_fields(
-                (),
-                initdb=_fields(
-                    (), dataChecksums=_YES_OR_NO, encoding=_TEXT, localeCollate=_TEXT, localeCType=_TEXT
-                ),
-            ),
-            postgresql=_fields(
-                (),
-                parameters=_map_of(_TEXT),
-                synchronous=_fields(
-                    ("method", "number"),
-                    method={"enum": ["any", "first"]},
-                    number=_COUNT,
-                    dataDurability={"enum": ["required", "preferred"]},
-                ),
-            ),
-            resources=_RESOURCES,
-            affinity=_fields(
-                (),
-                enablePodAntiAffinity=_YES_OR_NO,
-                podAntiAffinityType={"enum": ["preferred", "required"]},
-                topologyKey=_TEXT,
-            ),
-            inheritedMetadata=_fields((), annotations=_map_of(_TEXT), labels=_map_of(_TEXT)),
+    ("postgresql.cnpg.io/v1", "Cluster"): _object_with(
+        ("instances",),
+        instances=_COUNT,
+        imageName=_TEXT,
+        storage=_fields((), size=_QUANTITY, storageClass=_TEXT),
+        walStorage=_fields((), size=_QUANTITY, storageClass=_TEXT),
+        enableSuperuserAccess=_YES_OR_NO,
+        superuserSecret=_fields(("name",), name=_TEXT),
+        certificates=_fields((), serverTLSSecret=_TEXT, serverCASecret=_TEXT),
+        bootstrap=_fields(
+            (),
+            initdb=_fields((), dataChecksums=_YES_OR_NO, encoding=_TEXT, localeCollate=_TEXT, localeCType=_TEXT),
         ),
+        postgresql=_fields(
+            (),
+            parameters=_map_of(_TEXT),
+            synchronous=_fields(
+                ("method", "number"),
+                method={"enum": ["any", "first"]},
+                number=_COUNT,
+                dataDurability={"enum": ["required", "preferred"]},
+            ),
+        ),
+        resources=_RESOURCES,
+        affinity=_fields(
+            (),
+            enablePodAntiAffinity=_YES_OR_NO,
+            podAntiAffinityType={"enum": ["preferred", "required"]},
+            topologyKey=_TEXT,
+        ),
+        inheritedMetadata=_fields((), annotations=_map_of(_TEXT), labels=_map_of(_TEXT)),
     ),
 }
 BROKER, DATABASE = SCHEMAS
