@@ -111,15 +111,21 @@ class Project:
         """Of the gateway."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        address = f"127.0.0.1:{self.port}"
+        return {**os.environ, **self.images, "MEDPERF_ADDRESS": address, "COMPOSE_PROJECT_NAME": self.name}
+
     def compose(self, *words: str, seconds: float = COMMAND_SECONDS, given: str | None = None) -> str:
         """What a command of Compose prints."""
-        environment = {
-            **os.environ,
-            **self.images,
-            "MEDPERF_ADDRESS": f"127.0.0.1:{self.port}",
-            "COMPOSE_PROJECT_NAME": self.name,
-        }
-        return run([*self._program, *words], seconds=seconds, cwd=self.folder, env=environment, input=given)
+        return run([*self._program, *words], seconds=seconds, cwd=self.folder, env=self._environment, input=given)
+
+    def type(self, recipe: str) -> str:
+        """What the commands of a guide's recipe print at a terminal; the first that ends badly is the last."""
+        text = recipe.replace("docker compose", " ".join(self._program)).replace("PROJECT", self.name)
+        (self.folder / "recipe.sh").write_text(f"set -e -o pipefail\n{text}")
+        typed = ["script", "--quiet", "--return", "--command", "bash recipe.sh", "/dev/null"]
+        return run(typed, seconds=UP_SECONDS, cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL)
 
     def make_secrets(self) -> None:
         self.compose("-f", "docker-compose.secrets.yml", "run", "--rm", "-T", "secrets")

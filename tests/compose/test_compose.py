@@ -107,6 +107,24 @@ def test_a_replica_that_is_replaced_is_found_and_each_gets_requests(project: Pro
     assert len(asked) == 2, f"both of the new replicas {now}, which were {before}, are asked"
 
 
+def test_the_guides_backup_is_taken_and_restored_as_it_is_typed(project: Project) -> None:
+    guide = (
+        (project.folder / "docs" / "operating.md").read_text().partition("### Back up and restore with Compose")[2]
+    )
+    backup, restore = re.findall(r"```\n(.*?)```", guide, re.DOTALL)[:2]
+    project.command("user", "add", "early", "--password-stdin", given=f"{PASSWORD}\n")
+    store = httpx.get(f"{project.url}/api/v1/server", trust_env=False).json()["store_id"]
+    project.type(backup)
+    assert (project.folder / "base.tar").stat().st_mode & 0o077 == 0
+    project.command("user", "add", "late", "--password-stdin", given=f"{PASSWORD}\n")
+    project.type(restore)
+    project.wait_until_well()
+    users = project.command("user", "ls")
+    assert "early" in users
+    assert "late" not in users, "what came after the backup is in the new volume: it is the old one"
+    assert httpx.get(f"{project.url}/api/v1/server", trust_env=False).json()["store_id"] == store
+
+
 @pytest.fixture
 def federation(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
