@@ -177,6 +177,16 @@ def test_no_line_shows_the_password_of_an_address_wherever_it_stands(written: St
     assert "amqp://results:***@broker:5672/medperf" in json.loads(lines[2])["exception"]
 
 
+def test_a_log_that_was_written_to_is_configured_anew_like_any_other(written: StringIO) -> None:
+    """Else what one test has configured would keep the lines of all tests after it."""
+    log.logger.info("one")
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as lines:
+        log.logger.info("two")
+    assert [line["event"] for line in lines] == ["two"]
+    assert [json.loads(line)["event"] for line in written.getvalue().splitlines()] == ["one"]
+
+
 def test_warnings_and_what_nobody_catches_are_json_lines() -> None:
     """In a process of its own: pytest takes a process's warnings and what its threads raise."""
     ends = (
