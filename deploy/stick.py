@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from medperf.errors import ClientError
-from medperf.manifest import Package, parse_mlcube
+from medperf.manifest import Package, parse_manifest
 
 PROJECT = Path(__file__).resolve().parents[1]
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
@@ -90,7 +90,7 @@ def _client(made: Path, target: list[str]) -> None:
 
 def _packages(folder: Path, manifest: Path, target: list[str], requirements: Path) -> None:
     """The wheels that a container's manifest names for the sandbox."""
-    sandbox = parse_mlcube(manifest.read_bytes(), what=str(manifest)).sandbox
+    sandbox = parse_manifest(manifest.read_bytes(), what=str(manifest)).sandbox
     if sandbox is None or not sandbox.packages:
         return
     requirements.write_text("".join(_line(package) for package in sandbox.packages))

@@ -10,7 +10,7 @@ from medperf.assets import Assets, sealed
 from medperf.engines.choice import Runnable
 from medperf.errors import IntegrityError, UsageError
 from medperf.home import Home
-from medperf.manifest import Manifest, Role, parse_mlcube, require_tasks
+from medperf.manifest import Manifest, Role, parse_manifest, require_tasks
 from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.registry import ContainerView
 
@@ -57,14 +57,14 @@ def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Asse
             hint="Ask the benchmark's owner which container replaces it.",
         )
     check_hashes(view)
-    manifest = parse_mlcube(view.manifest, what=f"The manifest of container {_named(view)}")
+    manifest = parse_manifest(view.manifest, what=f"The manifest of container {_named(view)}")
     require_tasks(manifest, role)
     archive: Path | None = None
     if view.additional_files_url is not None and view.additional_files_hash is not None:
         archive = assets.fetch(view.additional_files_url, view.additional_files_hash)
 
     def lay_out(folder: Path) -> None:
-        (folder / "mlcube.yaml").write_bytes(view.manifest.encode())
+        (folder / "manifest.yaml").write_bytes(view.manifest.encode())
         workspace = folder / "workspace"
         workspace.mkdir()
         if view.parameters is not None:

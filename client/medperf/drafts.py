@@ -1,4 +1,4 @@
-"""A container that is not registered yet: an MLCube on this machine, checked as whoever runs it will check it."""
+"""A container that is not registered yet: a folder on this machine, checked as whoever runs it will check it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from medperf.containers import LocalContainer, fetch_container
 from medperf.errors import BadManifest, IntegrityError, UsageError
 from medperf.home import Home
 from medperf.identity import difference, hash_folders
-from medperf.manifest import Kind, Manifest, Role, Task, fitting_roles, lacking, own_inputs, parse_mlcube
+from medperf.manifest import Kind, Manifest, Role, Task, fitting_roles, lacking, own_inputs, parse_manifest
 from medperf.manifest.model import Parameter
 from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.packing import SKIPPED, pack
 from medperf_contracts.registry import ContainerView
 from medperf_contracts.values import State
 
-MANIFEST = "mlcube.yaml"
+# By either name; what it holds says which format it is.
+MANIFESTS = ("mlcube.yaml", "container_config.yaml")
 PARAMETERS = "parameters.yaml"
 ADDITIONAL_FILES = "additional_files"
 _WORKSPACE = "workspace"
@@ -48,16 +49,16 @@ class Draft:
 
     @classmethod
     def read(cls, path: Path, *, parameters: Path | None = None) -> Draft:
-        """The container of an MLCube folder, or of a manifest's file.
+        """The container of a folder with a manifest, or of a manifest's file.
 
         Parameters are `workspace/parameters.yaml` beside the manifest unless they are given. Raises UsageError for
         what is not there, BadManifest for a manifest that breaks a rule or has the tasks of no role, and for
         parameters that are not YAML.
         """
-        source = path / MANIFEST if path.is_dir() else path
+        source = _manifest_in(path) if path.is_dir() else path
         workspace = source.parent / _WORKSPACE
         text = _text(source)
-        manifest = parse_mlcube(text, what=f"The manifest {source}", is_own=True)
+        manifest = parse_manifest(text, what=f"The manifest {source}", is_own=True)
         roles = fitting_roles(manifest)
         if not roles:
             missing = "; ".join(f"{role} lacks {lacking(manifest, role)}" for role in Role)
@@ -203,6 +204,17 @@ class Draft:
         )
 
 
+def _manifest_in(folder: Path) -> Path:
+    """A folder's manifest; UsageError where it has one of each name. Where it has none, the first name."""
+    found = [folder / name for name in MANIFESTS if (folder / name).exists()]
+    if len(found) > 1:
+        raise UsageError(
+            f"{folder} holds both {' and '.join(MANIFESTS)}.",
+            hint="Give the file that is to be used, not the folder.",
+        )
+    return found[0] if found else folder / MANIFESTS[0]
+
+
 def _is_skipped(path: bytes) -> bool:
     return any(name.encode() in path.split(b"/") for name in SKIPPED)
 
@@ -231,7 +243,7 @@ def _text(file: Path) -> str:
     except OSError as error:
         raise UsageError(
             f"{file} cannot be read: {error.strerror}.",
-            hint=f"Give an MLCube folder with {MANIFEST}, or the manifest's file.",
+            hint=f"Give a folder with {' or '.join(MANIFESTS)}, or the manifest's file.",
         ) from error
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")

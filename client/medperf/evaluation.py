@@ -99,6 +99,7 @@ def evaluate(
         "infer",
         {"data_path": dataset.data},
         purpose=purpose,
+        content={"data_path": dataset.data_hash},
         dataset_uid=dataset.generated_uid,
         take_partial=ignore_model_errors,
     ) as predictions:
@@ -106,7 +107,12 @@ def evaluate(
         on_step("evaluate")
         inputs = {"predictions": predictions.paths["output_path"], "labels": dataset.labels}
         with runner.run(
-            metrics, "evaluate", inputs, purpose=purpose, dataset_uid=dataset.generated_uid
+            metrics,
+            "evaluate",
+            inputs,
+            purpose=purpose,
+            content={"predictions": predictions.run_id, "labels": dataset.data_hash},
+            dataset_uid=dataset.generated_uid,
         ) as written:
             scores = read_report(
                 written.paths["output_path"], inside=written.folder, what=f"The metrics of {model.name}"

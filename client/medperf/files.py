@@ -6,6 +6,7 @@ writer dies, however it dies; so whoever can take it may remove what was left.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import shutil
@@ -25,6 +26,8 @@ _FULL_BYTES = 1024**2
 _PARTIAL = ".partial-"
 # In a folder that is not whole yet; NFS locks no folder, so that a file stands for it.
 _ALIVE = ".alive"
+# Python has no name for syncfs(2).
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def make_private_folder(path: Path) -> Path:
@@ -195,3 +198,14 @@ def _acquire(descriptor: int, what: str, wait_seconds: float, on_wait: Callable[
             on_wait(f"another command is working on {what} (process {holder}): waiting until it has ended")
             on_wait = None
         time.sleep(_POLL_SECONDS)
+
+
+def flush_to_disk(folder: Path) -> None:
+    """Have everything that was written to the folder's file system reach the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _LIBC.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)

@@ -6,7 +6,6 @@ One SQLite file in the server's local folder. What a client that died left behin
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,12 +16,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from medperf.causes import Cause
+from medperf.client_process import Client
 from medperf.errors import Busy, StorageFailed, UsageError
 from medperf.files import is_full
 
 # A second command writes for milliseconds at most; more means that something holds the file.
 _BUSY_SECONDS = 10.0
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY,
@@ -51,8 +52,13 @@ _CHANGES = {
         "ALTER TABLE runs ADD COLUMN engine_reason TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE runs ADD COLUMN root_is_writable INTEGER NOT NULL DEFAULT 0",
     ),
+    3: (
+        "ALTER TABLE runs ADD COLUMN work_key TEXT",
+        "ALTER TABLE runs ADD COLUMN holds_outputs INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN cancel_asked_at TEXT",
+        "CREATE INDEX runs_work ON runs (work_key) WHERE work_key IS NOT NULL",
+    ),
 }
-CLIENT_GONE = "client_gone"
 
 
 class RunState(StrEnum):
@@ -69,25 +75,6 @@ OPEN = frozenset({RunState.QUEUED, RunState.RUNNING})
 
 
 @dataclass(frozen=True)
-class Client:
-    """One process of one boot: a process ID alone comes back."""
-
-    pid: int
-    started: str
-    boot_id: str
-
-    @classmethod
-    def this(cls) -> Client:
-        """The process that asks."""
-        pid = os.getpid()
-        return cls(pid, _process_start(pid) or "", _boot_id())
-
-    def is_alive(self) -> bool:
-        """Whether that very process still runs."""
-        return self.boot_id == _boot_id() and _process_start(self.pid) == self.started
-
-
-@dataclass(frozen=True)
 class Run:
     """A run as the journal holds it. Times are UTC, limits in seconds, bytes and processes."""
 
@@ -99,7 +86,7 @@ class Run:
     dataset_uid: str | None
     engine: str
     state: RunState
-    cause: str | None
+    cause: Cause | None
     exit_code: int | None
     created_at: datetime
     started_at: datetime | None
@@ -108,6 +95,21 @@ class Run:
     client: Client
     engine_reason: str
     root_is_writable: bool
+    # What it works on, by content; another command that wants the same goes on with it. None: nobody does.
+    work_key: str | None
+    # Whether it ended well and its outputs wait for whoever wants them.
+    holds_outputs: bool
+    cancel_is_asked: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended yet, as far as is known."""
+        return self.state in OPEN
+
+    @property
+    def short_id(self) -> str:
+        """What a person types of its ID."""
+        return self.id[:8]
 
 
 class Journal:
@@ -148,6 +150,7 @@ class Journal:
         limits: Mapping[str, float | None],
         engine_reason: str = "",
         root_is_writable: bool = False,
+        work_key: str | None = None,
         run_id: str | None = None,
     ) -> Run:
         """Record a run that is about to start, under an ID of its own.
@@ -159,8 +162,8 @@ class Journal:
         with self._writing() as connection:
             connection.execute(
                 "INSERT INTO runs (id, purpose, container_hash, container_name, task, dataset_uid, engine, state,"
-                " created_at, limits, client_pid, client_started, boot_id, engine_reason, root_is_writable)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
+                " created_at, limits, client_pid, client_started, boot_id, engine_reason, root_is_writable,"
+                " work_key) VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run_id,
                     purpose,
@@ -176,6 +179,7 @@ class Journal:
                     client.boot_id,
                     engine_reason,
                     root_is_writable,
+                    work_key,
                 ),
             )
         return self.find(run_id)
@@ -188,15 +192,63 @@ class Journal:
                 (_now(), run_id),
             )
 
-    def ended(self, run_id: str, state: RunState, *, cause: str | None, exit_code: int | None) -> bool:
+    def ended(
+        self,
+        run_id: str,
+        state: RunState,
+        *,
+        cause: Cause | None,
+        exit_code: int | None,
+        holds_outputs: bool = False,
+    ) -> bool:
         """Write how a run ended, once: False if it had ended before."""
         with self._writing() as connection:
             changed = connection.execute(
-                "UPDATE runs SET state = ?, cause = ?, exit_code = ?, finished_at = ?"
+                "UPDATE runs SET state = ?, cause = ?, exit_code = ?, finished_at = ?, holds_outputs = ?"
                 " WHERE id = ? AND state IN ('queued', 'running')",
-                (state.value, cause, exit_code, _now(), run_id),
+                (state.value, cause, exit_code, _now(), holds_outputs, run_id),
             )
             return changed.rowcount == 1
+
+    def release(self, run_id: str) -> None:
+        """Nobody wants the run's outputs any more: they may be removed."""
+        with self._writing() as connection:
+            connection.execute("UPDATE runs SET holds_outputs = 0 WHERE id = ?", (run_id,))
+
+    def leave(self, run_id: str) -> bool:
+        """Give an open run, or one that holds outputs, to whoever wants it next; False for any other."""
+        with self._writing() as connection:
+            changed = connection.execute(
+                "UPDATE runs SET client_pid = 0, client_started = ''"
+                " WHERE id = ? AND (state IN ('queued', 'running') OR holds_outputs)",
+                (run_id,),
+            )
+            return changed.rowcount == 1
+
+    def resumable(self, work_key: str) -> list[Run]:
+        """Runs of this work that were open, or held outputs, when their client went; the newest first."""
+        rows = self._rows(
+            "SELECT * FROM runs WHERE work_key = ? AND (state IN ('queued', 'running') OR holds_outputs)"
+            " ORDER BY created_at DESC, rowid DESC",
+            work_key,
+        )
+        return [run for run in rows if not run.client.is_alive()]
+
+    def take_over(self, run: Run) -> bool:
+        """Make this process the run's client; False where another process was first."""
+        this, gone = Client.this(), run.client
+        with self._writing() as connection:
+            changed = connection.execute(
+                "UPDATE runs SET client_pid = ?, client_started = ?, boot_id = ?"
+                " WHERE id = ? AND client_pid = ? AND client_started = ? AND boot_id = ?",
+                (this.pid, this.started, this.boot_id, run.id, gone.pid, gone.started, gone.boot_id),
+            )
+            return changed.rowcount == 1
+
+    def ask_cancel(self, run_id: str) -> None:
+        """Ask the run's client, which looks for it every second, to stop it."""
+        with self._writing() as connection:
+            connection.execute("UPDATE runs SET cancel_asked_at = ? WHERE id = ?", (_now(), run_id))
 
     def belong_to(self, dataset_uid: str, run_ids: list[str]) -> None:
         """Write down which dataset became of the runs that prepared it."""
@@ -207,26 +259,25 @@ class Journal:
 
     def find(self, run_id: str) -> Run:
         """The run with this ID; KeyError if there is none."""
-        with self._connected() as connection:
-            row = connection.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
-        if row is None:
-            raise KeyError(run_id)
-        return _run(row)
+        for run in self._rows("SELECT * FROM runs WHERE id = ?", run_id):
+            return run
+        raise KeyError(run_id)
+
+    def starting_with(self, prefix: str) -> list[Run]:
+        """The runs whose ID begins so."""
+        return self._rows("SELECT * FROM runs WHERE substr(id, 1, length(?1)) = ?1", prefix)
 
     def runs(self, *, dataset_uid: str | None = None) -> list[Run]:
         """Every run, or those of one dataset; the newest first."""
-        with self._connected() as connection:
-            rows = connection.execute(
-                "SELECT * FROM runs WHERE ?1 IS NULL OR dataset_uid = ?1 ORDER BY created_at DESC, rowid DESC",
-                (dataset_uid,),
-            ).fetchall()
-        return [_run(row) for row in rows]
+        return self._rows(
+            "SELECT * FROM runs WHERE ?1 IS NULL OR dataset_uid = ?1 ORDER BY created_at DESC, rowid DESC",
+            dataset_uid,
+        )
 
     def left_over(self) -> list[Run]:
         """Open runs whose client is gone."""
-        with self._connected() as connection:
-            rows = connection.execute("SELECT * FROM runs WHERE state IN ('queued', 'running')").fetchall()
-        return [run for run in map(_run, rows) if not run.client.is_alive()]
+        rows = self._rows("SELECT * FROM runs WHERE state IN ('queued', 'running')")
+        return [run for run in rows if not run.client.is_alive()]
 
     def forget(self, run_ids: list[str]) -> None:
         """Remove the rows of runs that ended."""
@@ -234,6 +285,10 @@ class Journal:
             connection.executemany(
                 "DELETE FROM runs WHERE id = ? AND state NOT IN ('queued', 'running')", [(i,) for i in run_ids]
             )
+
+    def _rows(self, statement: str, *parameters: str | None) -> list[Run]:
+        with self._connected() as connection:
+            return [_run(row) for row in connection.execute(statement, parameters)]
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -282,7 +337,7 @@ def _run(row: Any) -> Run:
         dataset_uid=row["dataset_uid"],
         engine=row["engine"],
         state=RunState(row["state"]),
-        cause=row["cause"],
+        cause=None if row["cause"] is None else Cause(row["cause"]),
         exit_code=row["exit_code"],
         created_at=datetime.fromisoformat(row["created_at"]),
         started_at=_instant(row["started_at"]),
@@ -291,6 +346,9 @@ def _run(row: Any) -> Run:
         client=Client(row["client_pid"], row["client_started"], row["boot_id"]),
         engine_reason=row["engine_reason"],
         root_is_writable=bool(row["root_is_writable"]),
+        work_key=row["work_key"],
+        holds_outputs=bool(row["holds_outputs"]),
+        cancel_is_asked=row["cancel_asked_at"] is not None,
     )
 
 
@@ -300,17 +358,3 @@ def _instant(text: str | None) -> datetime | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _process_start(pid: int) -> str | None:
-    """When the process started, in clock ticks since boot; None if there is none or it is a zombie."""
-    try:
-        # The name, in parentheses, may itself hold spaces and parentheses, and half a character at its end.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode("ascii").split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]

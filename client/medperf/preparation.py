@@ -19,7 +19,8 @@ from medperf.datasets import RECORDS, LocalDataset, Preparation, Preparer, Sourc
 from medperf.errors import IntegrityError, UsageError
 from medperf.files import write_atomically
 from medperf.home import Home
-from medperf.identity import UID_DIGITS, Identity, hash_folders, records_to_json
+from medperf.identity import UID_DIGITS, Identity, fingerprint, hash_folders, records_to_json
+from medperf.manifest.model import METADATA_PATH
 from medperf.reports import read_report
 from medperf.tasks import Runner, TaskOutputs
 from medperf_contracts.registry import NewDataset
@@ -49,9 +50,10 @@ def prepare(
 ) -> LocalDataset:
     """Prepare data with a benchmark's preparation container, and keep it under its identity.
 
-    Nothing is kept unless all of prepare, sanity_check and statistics end well. Where the same data was prepared
-    before, that dataset is kept, with what the person says of it now unless it is registered already. Another
-    command that works on that one is waited for. `step` is entered around each step, by its name.
+    No dataset is kept unless all of prepare, sanity_check and statistics end well; what those of them wrote that
+    did waits for the same command. Where the same data was prepared before, that dataset is kept, with what the
+    person says of it now unless it is registered already. Another command that works on that one is waited for.
+    `step` is entered around each step, by its name.
     """
     _check(about)
     inputs = {"data_path": readable_input(data_path), "labels_path": readable_input(labels_path)}
@@ -61,20 +63,28 @@ def prepare(
     with hold(runner.home, f"prepare-{place.hexdigest()}", what), ExitStack() as lent:
         runs = []
 
-        def run(task: str, bindings: Mapping[str, Path]) -> TaskOutputs:
+        def run(task: str, bindings: Mapping[str, Path], content: Mapping[str, str]) -> TaskOutputs:
             with step(task):
-                lend = runner.run(container, task, bindings, purpose="dataset create")
+                lend = runner.run(container, task, bindings, purpose="dataset create", content=content)
                 outputs = lent.enter_context(lend)
             runs.append(outputs.run_id)
             return outputs
 
-        prepared = run("prepare", inputs)
+        prepared = run("prepare", inputs, {name: fingerprint(path) for name, path in inputs.items()})
+        made = dict.fromkeys(("data_path", "labels_path"), prepared.run_id)
         folders = {
             "data_path": prepared.paths["output_path"],
             "labels_path": prepared.paths["output_labels_path"],
         }
-        run("sanity_check", folders)
-        written = run("statistics", folders)
+        if METADATA_PATH in prepared.paths:
+            folders[METADATA_PATH] = prepared.paths[METADATA_PATH]
+
+        def run_on_prepared(task: str) -> TaskOutputs:
+            taken = {parameter.name for parameter in container.manifest.tasks[task].inputs}
+            return run(task, {name: path for name, path in folders.items() if name in taken}, made)
+
+        run_on_prepared("sanity_check")
+        written = run_on_prepared("statistics")
         statistics = read_report(
             written.paths["output_path"], inside=written.folder, what="The statistics of the prepared data"
         )
@@ -94,6 +104,10 @@ def prepare(
             prepared_by=_whoever_is_logged_in(runner.home),
         )
         with alone_with(runner.home, dataset, on_wait=runner.on_line):
+            # From now on they are the dataset's, and nobody goes on with what is left of them. The first one last:
+            # the others are of its outputs.
+            for run_id in reversed(runs):
+                runner.journal.release(run_id)
             kept = _keep(runner.home, dataset, identity, prepared)
         runner.journal.belong_to(kept.generated_uid, runs)
         return kept

@@ -1,42 +1,45 @@
-"""One task of a container, from its record in the journal to its checked outputs; and the end of left-overs."""
+"""One task of a container, from its record in the journal to its checked outputs."""
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
+from medperf.causes import Cause
+from medperf.client_process import boot_id
 from medperf.containers import LocalContainer
-from medperf.engines.base import CannotStart, Cause, Engine, EngineSilent, Limits, Outcome, TaskSpec, failure
-from medperf.engines.choice import Choice, Engines, Runnable
+from medperf.engines.base import CannotStart, Engine, EngineLost, Limits, Outcome, TaskSpec, failure
+from medperf.engines.choice import Choice, Runnable
 from medperf.engines.outputs import check_outputs, remove_tree
 from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, StorageFailed
-from medperf.files import is_full, locked
+from medperf.files import flush_to_disk, is_full
 from medperf.home import Home
-from medperf.journal import CLIENT_GONE, OPEN, Journal, Run, RunState
+from medperf.journal import Journal, Run, RunState
 from medperf.manifest import plan_io
+from medperf_contracts.hashing import text_hash
 
 _WORK = "work"
-_LOG = "task.log"
+LOG = "task.log"
 # What is shown of a run's output; its log has a bound of its own.
 _SHOWN_CHARACTERS_MOST = 1024**2
-# Records and logs of ended runs that are kept; the oldest go first. A log is bounded, their number is by this.
-_RUNS_KEPT = 1000
-_LEFT_OVER_LOCK = "left-over.lock"
-# Removing what a large run left takes a while.
-_LEFT_OVER_WAIT_SECONDS = 60.0
-_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
-    (KeyboardInterrupt, Cause.CANCELLED.value),
-    (CannotStart, "cannot_start"),
-    (ContainerFailed, "bad_output"),
-    (BadManifest, "bad_manifest"),
-    (IntegrityError, "integrity"),
-    (EngineUnavailable, "engine_unavailable"),
-    (StorageFailed, "disk_full"),
+_CANCEL_LOOK_SECONDS = 1.0
+# What a run wrote for a command that could not use it waits so long for the next one.
+OUTPUTS_KEPT = timedelta(days=7)
+_CAUSES: tuple[tuple[type[BaseException], Cause], ...] = (
+    (KeyboardInterrupt, Cause.CANCELLED),
+    (CannotStart, Cause.CANNOT_START),
+    (ContainerFailed, Cause.BAD_OUTPUT),
+    (BadManifest, Cause.BAD_MANIFEST),
+    (IntegrityError, Cause.INTEGRITY),
+    (EngineUnavailable, Cause.ENGINE_UNAVAILABLE),
+    (StorageFailed, Cause.DISK_FULL),
 )
 
 
@@ -51,6 +54,19 @@ class TaskOutputs:
     folder: Path
     paths: Mapping[str, Path]
     failed: ContainerFailed | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One task of a container on some inputs, and how it is recorded."""
+
+    container: LocalContainer
+    task: str
+    bindings: Mapping[str, Path]
+    purpose: str
+    work_key: str | None
+    dataset_uid: str | None
+    take_partial: bool
 
 
 @dataclass(frozen=True)
@@ -75,57 +91,137 @@ class Runner:
         bindings: Mapping[str, Path],
         *,
         purpose: str,
+        content: Mapping[str, str] | None = None,
         dataset_uid: str | None = None,
         take_partial: bool = False,
     ) -> Iterator[TaskOutputs]:
         """Run a task and lend its outputs; they are removed when the block is left, the log stays.
 
-        Raises ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
+        `content` says by input what it holds, such as a hash: a run of the same container on the same content that
+        an earlier command had to leave is gone on with, and what this one leaves by an exception is kept for the
+        next. Raises ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
         `take_partial` a task that failed but wrote something lends that instead.
         """
+        key = _work_key(container, task, content)
+        job = _Job(container, task, bindings, purpose, key, dataset_uid, take_partial)
         choice = self.choose(container.runnable)
-        run_id = str(uuid.uuid4())
-        work = self.home.runs / run_id / _WORK
-        try:
-            try:
-                record = self.journal.open_run(
-                    run_id=run_id,
-                    purpose=purpose,
-                    container_hash=container.hash,
-                    container_name=container.name,
-                    task=task,
-                    dataset_uid=dataset_uid,
-                    engine=choice.engine.name,
-                    engine_reason=choice.reason,
-                    root_is_writable=self.root_is_writable and choice.engine.has_images,
-                    limits=asdict(self.limits),
-                )
-                outputs = self._run(
-                    record, choice.engine, container, task, bindings, work, take_partial=take_partial
-                )
-            except BaseException as error:
-                # Interrupted anywhere from its record on, it is ended; one that has ended stays as it is.
-                state = RunState.CANCELLED if isinstance(error, KeyboardInterrupt) else RunState.FAILED
-                self.journal.ended(run_id, state, cause=_cause(error), exit_code=None)
-                raise
-            yield outputs
-        finally:
-            _remove_folders(work.parent)
+        with self._owned() as mine:
+            yield self._resumed(job, choice, mine) or self._begun(job, choice, mine)
 
-    def _run(
-        self,
-        record: Run,
-        engine: Engine,
-        container: LocalContainer,
-        task: str,
-        bindings: Mapping[str, Path],
-        work: Path,
-        *,
-        take_partial: bool,
+    @contextmanager
+    def _owned(self) -> Iterator[list[str]]:
+        """Runs in the list are closed, and what they wrote is removed, when the block is left.
+
+        Where it is left by an exception, outputs that others may go on with are kept; and a run whose engine was
+        lost stays open for the command that finds it again.
+        """
+        mine: list[str] = []
+        try:
+            yield mine
+        except EngineLost:
+            for run_id in mine:
+                self.journal.leave(run_id)
+            mine.clear()
+            raise
+        except BaseException as error:
+            # Interrupted anywhere from its record on, it is ended; one that has ended stays as it is.
+            state = RunState.CANCELLED if isinstance(error, KeyboardInterrupt) else RunState.FAILED
+            for run_id in tuple(mine):
+                self.journal.ended(run_id, state, cause=_cause(error), exit_code=None)
+                if self.journal.leave(run_id):
+                    mine.remove(run_id)
+                    self._tell_kept(run_id)
+            raise
+        finally:
+            for run_id in mine:
+                self.journal.release(run_id)
+                remove_folders(self.home.runs / run_id)
+
+    def _tell_kept(self, run_id: str) -> None:
+        if not _holds_a_file(self._work(run_id)):
+            return
+        run = self.journal.find(run_id)
+        self.on_line(
+            f"What {run.task} of {run.container_name} wrote is kept for {OUTPUTS_KEPT.days} days: the same command"
+            f" goes on with it, `medperf run cancel {run.short_id}` removes it."
+        )
+
+    def _begun(self, job: _Job, choice: Choice, mine: list[str]) -> TaskOutputs:
+        run_id = str(uuid.uuid4())
+        mine.append(run_id)
+        self.journal.open_run(
+            run_id=run_id,
+            purpose=job.purpose,
+            container_hash=job.container.hash,
+            container_name=job.container.name,
+            task=job.task,
+            dataset_uid=job.dataset_uid,
+            engine=choice.engine.name,
+            engine_reason=choice.reason,
+            root_is_writable=self._may_write(choice.engine),
+            limits=asdict(self.limits),
+            work_key=job.work_key,
+        )
+        work = self._work(run_id)
+        work.mkdir(mode=0o700, parents=True)
+        spec, paths = self._plan(run_id, job, self.limits)
+        _make_outputs(spec, [work / parameter for parameter in paths])
+        with self._discarding(choice.engine, run_id):
+            choice.engine.prepare(spec, on_line=_shown(self.on_line, spec.log))
+            self.journal.started(run_id)
+            choice.engine.start(spec)
+            return self._ended(job, choice.engine, spec, paths, self._outcome(choice.engine, spec))
+
+    def _resumed(self, job: _Job, choice: Choice, mine: list[str]) -> TaskOutputs | None:
+        """What a run of the same work comes to that an earlier command had to leave; None where there is none."""
+        for run in self.journal.resumable(job.work_key) if job.work_key is not None else ():
+            # One of another engine is left to whoever asks for that one: a result says which engine it is of.
+            fits = (run.engine, run.root_is_writable) == (choice.engine.name, self._may_write(choice.engine))
+            if not fits or not self.journal.take_over(run):
+                continue
+            mine.append(run.id)
+            outputs = self._taken_up(job, choice.engine, run)
+            if outputs is not None:
+                return outputs
+            with self._discarding(choice.engine, run.id):
+                self.journal.ended(run.id, RunState.FAILED, cause=Cause.CLIENT_GONE, exit_code=None)
+                self.journal.release(run.id)
+                remove_folders(self.home.runs / run.id)
+            mine.remove(run.id)
+        return None
+
+    def _taken_up(self, job: _Job, engine: Engine, run: Run) -> TaskOutputs | None:
+        """The outputs of a run that ended well, or that still goes on; None where it must be begun again."""
+        if not self._work(run.id).is_dir():
+            return None
+        what = f"{job.task} of {job.container.name}, which an earlier command began at {run.created_at:%H:%M} UTC"
+        spec, paths = self._plan(run.id, job, Limits(**run.limits) if run.limits else self.limits)  # type: ignore[arg-type]
+        if run.holds_outputs:
+            self.on_line(f"goes on with what {what} has written")
+            return TaskOutputs(run.id, self._work(run.id), paths)
+        # After a restart of the machine nothing says that what was written reached the disk.
+        if run.client.boot_id != boot_id():
+            return None
+        with self._discarding(engine, run.id):
+            try:
+                if not engine.adopt(spec):
+                    return None
+            except EngineUnavailable as error:
+                raise EngineLost(str(error), hint=error.hint) from error
+            self.on_line(f"goes on with {what}")
+            outcome = self._outcome(engine, spec)
+            if outcome.cause is Cause.ENGINE_GONE:
+                self.journal.ended(run.id, RunState.FAILED, cause=outcome.cause, exit_code=None)
+                self.on_line("it was ended in the middle: it begins again")
+                return None
+            return self._ended(job, engine, spec, paths, outcome)
+
+    def _ended(
+        self, job: _Job, engine: Engine, spec: TaskSpec, paths: Mapping[str, Path], outcome: Outcome
     ) -> TaskOutputs:
+        """The outputs of a run that has ended, once the journal says so."""
+        work = self._work(spec.run_id)
         failed: ContainerFailed | None = None
-        spec, paths = self._plan(record.id, container, task, bindings, work)
-        outcome = self._execute(engine, spec)
         if not outcome.succeeded:
             failed = failure(spec, outcome)
             if is_full(work):
@@ -133,62 +229,101 @@ class Runner:
                     f"The disk that holds {work} is full, and so the container failed.\n{failed}",
                     hint="Make space, or point MEDPERF_HOME elsewhere; then run it again. " + failed.hint,
                 )
-        if failed is None or take_partial:
+        if failed is None or job.take_partial:
             check_outputs(work)
-        self._record_end(record.id, outcome)
+        self._record_end(job, spec.run_id, outcome)
         if failed is None:
-            return TaskOutputs(record.id, work, paths)
-        if take_partial and outcome.cause is not Cause.CANCELLED and _holds_a_file(work):
-            return TaskOutputs(record.id, work, paths, failed)
+            return TaskOutputs(spec.run_id, work, paths)
+        if job.take_partial and outcome.cause is not Cause.CANCELLED and _holds_a_file(work):
+            return TaskOutputs(spec.run_id, work, paths, failed)
         raise failed
 
-    def _plan(
-        self, run_id: str, container: LocalContainer, task: str, bindings: Mapping[str, Path], work: Path
-    ) -> tuple[TaskSpec, Mapping[str, Path]]:
+    def _may_write(self, engine: Engine) -> bool:
+        """Whether a container of this engine may write to its own files."""
+        return self.root_is_writable and engine.has_images
+
+    def _work(self, run_id: str) -> Path:
+        return self.home.runs / run_id / _WORK
+
+    def _plan(self, run_id: str, job: _Job, limits: Limits) -> tuple[TaskSpec, Mapping[str, Path]]:
+        container, work = job.container, self._work(run_id)
         manifest = container.manifest
-        work.mkdir(mode=0o700, parents=True)
-        plan = plan_io(manifest.tasks[task], bindings=bindings, workspace=container.workspace, output_folder=work)
+        task = manifest.tasks[job.task]
+        plan = plan_io(task, bindings=job.bindings, workspace=container.workspace, output_folder=work)
         docker = manifest.docker
-        entrypoint = manifest.tasks[task].entrypoint
         spec = TaskSpec(
             run_id=run_id,
-            task=task,
+            task=job.task,
             arguments=plan.arguments,
             mounts=plan.mounts,
             code=container.code,
             sandbox=manifest.sandbox,
-            log=work.with_name(_LOG),
-            limits=self.limits,
-            environment=docker.environment if docker else {},
+            log=work.with_name(LOG),
+            limits=limits,
+            environment={**(docker.environment if docker else {}), **task.environment},
             image=container.runnable.image,
-            entrypoint=entrypoint[0] if entrypoint else docker.entrypoint if docker else None,
-            shm_bytes=docker.shm_bytes if docker else None,
+            entrypoint=task.entrypoint[0] if task.entrypoint else docker.entrypoint if docker else None,
+            shm_bytes=task.shm_bytes or (docker.shm_bytes if docker else None),
             root_is_writable=self.root_is_writable,
         )
         return spec, plan.outputs
 
-    def _execute(self, engine: Engine, spec: TaskSpec) -> Outcome:
-        on_line = _shown(self.on_line, spec.log)
-        engine.prepare(spec, on_line=on_line)
-        self.journal.started(spec.run_id)
+    @contextmanager
+    def _discarding(self, engine: Engine, run_id: str) -> Iterator[None]:
+        """Leave nothing in the engine when the block is left; only what it lost is left in it."""
+        is_lost = False
         try:
-            engine.start(spec)
-            return engine.wait(spec.run_id, on_line=on_line)
-        except BaseException:
-            # Interrupted anywhere between the two: nothing of it is left.
-            try:
-                engine.discard(spec.run_id)
-            except EngineUnavailable as gone:
-                self.on_line(f"{gone}: the container may still run; the next command looks for it and removes it.")
+            yield
+        except EngineLost:
+            is_lost = True
             raise
+        finally:
+            if not is_lost:
+                try:
+                    engine.discard(run_id)
+                except EngineUnavailable as gone:
+                    self.on_line(f"{gone}: the container may still run; the next command removes it.")
 
-    def _record_end(self, run_id: str, outcome: Outcome) -> None:
+    def _outcome(self, engine: Engine, spec: TaskSpec) -> Outcome:
+        on_line = _shown(self.on_line, spec.log)
+        return engine.wait(spec.run_id, on_line=on_line, is_cancelled=_Asked(self.journal, spec.run_id))
+
+    def _record_end(self, job: _Job, run_id: str, outcome: Outcome) -> None:
         if outcome.succeeded:
-            state = RunState.DONE
-        else:
-            state = RunState.CANCELLED if outcome.cause is Cause.CANCELLED else RunState.FAILED
-        cause = None if outcome.succeeded else outcome.cause.value
-        self.journal.ended(run_id, state, cause=cause, exit_code=outcome.exit_code)
+            holds_outputs = job.work_key is not None
+            if holds_outputs:
+                flush_to_disk(self._work(run_id))
+            self.journal.ended(
+                run_id, RunState.DONE, cause=None, exit_code=outcome.exit_code, holds_outputs=holds_outputs
+            )
+            return
+        state = RunState.CANCELLED if outcome.cause is Cause.CANCELLED else RunState.FAILED
+        self.journal.ended(run_id, state, cause=outcome.cause, exit_code=outcome.exit_code)
+
+
+def _make_outputs(spec: TaskSpec, folders: list[Path]) -> None:
+    """Make what a run's outputs are mounted from; FileExistsError where any of it is there already."""
+    for folder in folders:
+        folder.mkdir()
+    for mount in spec.mounts:
+        if mount.writable and not mount.host.is_dir():
+            mount.host.touch(exist_ok=False)
+
+
+class _Asked:
+    """Whether somebody asked to cancel a run; the journal is looked at once a second."""
+
+    def __init__(self, journal: Journal, run_id: str) -> None:
+        self._journal = journal
+        self._run_id = run_id
+        self._next_look = time.monotonic() + _CANCEL_LOOK_SECONDS
+        self._is_asked = False
+
+    def __call__(self) -> bool:
+        if not self._is_asked and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _CANCEL_LOOK_SECONDS
+            self._is_asked = self._journal.find(self._run_id).cancel_is_asked
+        return self._is_asked
 
 
 def check_predictions(outputs: TaskOutputs, model: str) -> None:
@@ -199,76 +334,6 @@ def check_predictions(outputs: TaskOutputs, model: str) -> None:
             f"The model {model} ended well but wrote no predictions.",
             hint="Tell the model's owner: its task infer must write them to its output_path.",
         )
-
-
-def end_left_over(home: Home, journal: Journal, engines: Engines, *, say: Callable[[str], None]) -> None:
-    """End what clients that died left behind, remove its outputs, and say so; a folder that resists is said too.
-
-    Every command that runs containers calls it first. Runs of a client that lives are left alone.
-    """
-    with locked(home.root / _LEFT_OVER_LOCK, what="what was left behind", wait_seconds=_LEFT_OVER_WAIT_SECONDS):
-        for run in journal.left_over():
-            _end_run(run, journal, engines, say)
-        _discard_strays(journal, engines, say)
-        # Folders first: a run that another client records meanwhile then has no folder in this list.
-        folders = list(home.runs.iterdir())
-        runs = journal.runs()
-        living = {client for client in {run.client for run in runs} if client.is_alive()}
-        # An open run of a client that is gone is one whose engine does not answer: it may still write.
-        lent = {run.id for run in runs if run.client in living or run.state in OPEN}
-        _remove_left_over(folders, lent, say)
-        old = [run.id for run in runs[_RUNS_KEPT:] if run.id not in lent]
-        for run_id in old:
-            shutil.rmtree(home.runs / run_id, ignore_errors=True)
-        journal.forget(old)
-
-
-def _end_run(run: Run, journal: Journal, engines: Engines, say: Callable[[str], None]) -> None:
-    what = f"{run.task} of {run.container_name} ({run.purpose})"
-    try:
-        engines.named(run.engine).discard(run.id)
-    except EngineUnavailable as error:
-        say(f"An earlier command ended in the middle of {what}, which may still go on: {error}. {error.hint}")
-        return
-    journal.ended(run.id, RunState.FAILED, cause=CLIENT_GONE, exit_code=None)
-    say(f"An earlier command ended in the middle of {what}: what it left is removed.")
-
-
-def _discard_strays(journal: Journal, engines: Engines, say: Callable[[str], None]) -> None:
-    """End what engines still have of runs whose records are closed: they did not answer when they ended.
-
-    What no record names is left alone and said: a folder of the same path, of another machine or of another root,
-    may be using the same engine.
-    """
-    for name in sorted({run.engine for run in journal.runs()}):
-        engine = engines.named(name)
-        try:
-            found = sorted(engine.left_over())
-            # Read after it: a run is recorded before its container is made, so that each that lives is in it.
-            runs = {run.id: run for run in journal.runs()}
-            for run_id in found:
-                if run_id not in runs:
-                    say(f"{name} has a container of run {run_id}, which this journal does not know: left alone.")
-                elif _is_over(runs[run_id]) and engine.find(run_id) is not None:
-                    engine.discard(run_id)
-                    say(f"A container that {name} still had of an earlier command is removed.")
-        except EngineSilent as silent:
-            say(f"{silent}: what it may have of earlier commands is looked for again by the next one.")
-        except EngineUnavailable:
-            continue  # it does not run, and so nothing in it does
-
-
-def _is_over(run: Run) -> bool:
-    return run.state not in OPEN or not run.client.is_alive()
-
-
-def _remove_left_over(folders: list[Path], lent: set[str], say: Callable[[str], None]) -> None:
-    for folder in folders:
-        if folder.name not in lent:
-            try:
-                _remove_folders(folder)
-            except OSError as resisted:
-                say(f"What an earlier run left cannot be removed ({resisted.strerror}): remove {folder} by hand.")
 
 
 def _shown(on_line: Callable[[str], None], log: Path) -> Callable[[str], None]:
@@ -284,15 +349,23 @@ def _shown(on_line: Callable[[str], None], log: Path) -> Callable[[str], None]:
     return show
 
 
-def _cause(error: BaseException) -> str:
-    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "client_error")
+def _cause(error: BaseException) -> Cause:
+    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), Cause.CLIENT_ERROR)
+
+
+def _work_key(container: LocalContainer, task: str, content: Mapping[str, str] | None) -> str | None:
+    """The SHA-256, in hex, over what a run works on: the same key, the same work."""
+    if content is None:
+        return None
+    parts = {"container": container.hash, "task": task, "content": dict(content)}
+    return text_hash(json.dumps(parts, sort_keys=True, separators=(",", ":")))
 
 
 def _holds_a_file(folder: Path) -> bool:
     return any(names for _, _, names in os.walk(folder))
 
 
-def _remove_folders(run: Path) -> None:
+def remove_folders(run: Path) -> None:
     """Remove what a run wrote and what its engine needed; its log, a file, stays."""
     if not run.is_dir():
         return

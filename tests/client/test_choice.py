@@ -16,7 +16,7 @@ from medperf.cli.main import cli
 from medperf.cli.session import Session
 from medperf.engines.choice import Engines, Platform, Runnable, Source
 from medperf.errors import ContainerFailed, EngineUnavailable, IntegrityError, NotConfirmed, UsageError
-from medperf.manifest import parse_mlcube
+from medperf.manifest import parse_manifest
 
 NAME = "medperf-test/chosen:1.0"
 TASKS = "tasks: {infer: {parameters: {inputs: {data_path: {type: directory}}}}}\n"
@@ -76,7 +76,7 @@ def person(tmp_path: Path) -> Iterator[Person]:
 
 
 def container(manifest: str, image_hash: str | None) -> Runnable:
-    return Runnable("c" * 64, "4 (model)", parse_mlcube(TASKS + manifest), image_hash)
+    return Runnable("c" * 64, "4 (model)", parse_manifest(TASKS + manifest), image_hash)
 
 
 def test_auto_takes_docker_where_it_has_the_registered_image(person: Person, named: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from client.conftest import NewPerson, Serve
-from containers.small import manifest_of, write_container
+from containers.small import config_of, manifest_of, write_container
 from medperf.archives import extract
 from medperf.cli.main import run
 from medperf.manifest import Role
@@ -134,6 +134,21 @@ def test_a_container_is_shown_whole_asked_about_sent_and_found_again(
     again = owner.do("container", "submit", "model", "--additional_files", url, "--yes")
     assert owner.uid_of(again) == uid
     assert f"You registered the same before, as '{owner.name}' (DEVELOPMENT): that one stands." in again
+
+
+def test_a_folder_with_a_container_config_is_taken_as_it_is(owner: Person, model: Path) -> None:
+    config = model / "container_config.yaml"
+    config.write_text(yaml.safe_dump(config_of(Role.MODEL, image="example/model:1") | {"name": owner.name}))
+    (model / "workspace" / "additional_files" / "main.py").unlink()
+    (model / "workspace" / "additional_files").rmdir()
+    refused(owner, code=2, says="holds both mlcube.yaml and container_config.yaml")
+    (model / "mlcube.yaml").unlink()
+    owner.try_to("container", "pack", model)
+    assert "is a whole container" in owner.said
+    refused(owner, code=2, says="nothing says which image it must be")
+    uid = owner.uid_of(owner.do("container", "submit", "model", "--image_hash", "ab" * 32, "--yes"))
+    registered = json.loads(owner.do("container", "view", uid, "--json"))
+    assert (registered["manifest"], registered["image_hash"]) == (config.read_text(), "ab" * 32)
 
 
 def test_the_same_parts_under_another_name_are_refused_and_each_difference_is_named(

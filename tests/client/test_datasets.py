@@ -49,8 +49,11 @@ def made(site: Site, *, fault: str = "", about: Description = ABOUT, **paths: Pa
 
 
 def nothing_is_left(site: Site) -> None:
+    """No dataset, and of the runs what tasks wrote that ended well and wait for the next command."""
     assert [path.name for path in site.home.datasets.iterdir() if path.name != ".locks"] == []
-    assert list(site.home.runs.glob("*/work")) == []
+    kept = {run.id for run in site.journal.runs() if run.holds_outputs}
+    assert {folder.parent.name for folder in site.home.runs.glob("*/work")} == kept
+    assert all(run.holds_outputs == (run.state is RunState.DONE) for run in site.journal.runs())
 
 
 def test_a_dataset_is_kept_under_its_identity_with_its_record(site: Site) -> None:

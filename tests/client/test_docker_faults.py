@@ -22,7 +22,7 @@ from medperf.engines.docker_images import declared_volumes
 from medperf.errors import EngineUnavailable
 from medperf.home import Home
 from medperf.journal import Journal, RunState
-from medperf.tasks import end_left_over
+from medperf.left_over import end_left_over
 from peers.runs import open_run
 
 

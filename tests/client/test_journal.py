@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from containers.small import sandbox_only
-from medperf import tasks
+from medperf import left_over
+from medperf.causes import Cause
+from medperf.client_process import Client
 from medperf.engines.base import State
 from medperf.engines.choice import Engines
 from medperf.errors import StorageFailed, UsageError
 from medperf.home import Home
-from medperf.journal import CLIENT_GONE, Client, Journal, RunState
-from medperf.tasks import end_left_over
+from medperf.journal import Journal, RunState
+from medperf.left_over import end_left_over
 from peers.runs import open_run
 
 # Another process opens a run, says its ID, and waits to be killed.
@@ -61,7 +63,7 @@ def test_a_run_is_a_record_from_its_start_to_its_one_end(home: Home) -> None:
     assert (run.state, run.started_at, run.limits) == (RunState.QUEUED, None, {"wall_seconds": 5.0})
     journal.started(run.id)
     assert journal.find(run.id).state is RunState.RUNNING
-    assert journal.ended(run.id, RunState.FAILED, cause="exit_code", exit_code=3)
+    assert journal.ended(run.id, RunState.FAILED, cause=Cause.EXIT_CODE, exit_code=3)
     assert not journal.ended(run.id, RunState.DONE, cause=None, exit_code=0)
 
     ended = Journal(home.journal).find(run.id)
@@ -131,7 +133,7 @@ def test_the_next_command_ends_what_a_killed_client_left_and_keeps_its_log(home:
     (line,) = said(home, journal)
 
     assert "in the middle of" in line
-    assert (journal.find(run_id).state, journal.find(run_id).cause) == (RunState.FAILED, CLIENT_GONE)
+    assert (journal.find(run_id).state, journal.find(run_id).cause) == (RunState.FAILED, Cause.CLIENT_GONE)
     assert [path.name for path in folder.iterdir()] == ["task.log"]
     assert (folder / "task.log").read_text() == "said"
     assert said(home, journal) == []
@@ -182,7 +184,7 @@ def test_two_commands_at_once_both_find_what_was_left_behind_in_order(home: Home
         "from medperf.home import Home\n"
         "from medperf.journal import Journal\n"
         "from containers.small import sandbox_only\n"
-        "from medperf.tasks import end_left_over\n"
+        "from medperf.left_over import end_left_over\n"
         "home = Home(sys.argv[1], Path(sys.argv[2]))\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
@@ -265,7 +267,7 @@ def test_a_container_that_no_record_names_may_be_another_machines_and_is_only_sa
 
 
 def test_only_so_many_ended_runs_are_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_RUNS_KEPT", 2)
+    monkeypatch.setattr(left_over, "_RUNS_KEPT", 2)
     journal = Journal(home.journal)
     process, old = other_client(home)
     kill(process)

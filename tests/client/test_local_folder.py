@@ -16,6 +16,7 @@ import pexpect
 import pytest
 
 from medperf import folder_lock
+from medperf.causes import Cause
 from medperf.cli.main import run
 from medperf.credentials import Credentials, Keyring
 from medperf.datasets import LocalDataset, Source, local_datasets
@@ -166,7 +167,7 @@ def failed_run(home: Home) -> Path:
     """The log of a preparation of somebody's own data that failed."""
     journal = Journal(home.journal)
     opened = open_run(journal, purpose="dataset create", container_name="prep", task="prepare")
-    journal.ended(opened.id, RunState.FAILED, cause="exit_code", exit_code=3)
+    journal.ended(opened.id, RunState.FAILED, cause=Cause.EXIT_CODE, exit_code=3)
     log = home.runs / opened.id / "task.log"
     log.parent.mkdir()
     log.write_text("said")

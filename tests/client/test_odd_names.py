@@ -14,9 +14,10 @@ import pytest
 from containers.attack import AS_ROOT
 from containers.small import Site
 from medperf.cli.main import run
+from medperf.client_process import _process_start
 from medperf.engines.launch import threads_of
 from medperf.home import Home
-from medperf.journal import Journal, _process_start
+from medperf.journal import Journal
 from medperf.manifest import Role
 from medperf.preparation import Description, prepare
 

@@ -23,8 +23,8 @@ from medperf.engines.docker_connection import FIRST_ANSWER_SECONDS
 from medperf.engines.docker_options import HOME_LABEL
 from medperf.home import Home
 from medperf.journal import Journal, RunState
+from medperf.left_over import end_left_over
 from medperf.manifest import Role
-from medperf.tasks import end_left_over
 
 MEDPERF = str(Path(sys.executable).with_name("medperf"))
 NOBODY = "http://127.0.0.1:9"

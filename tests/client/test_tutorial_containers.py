@@ -23,7 +23,7 @@ from PIL import Image
 
 import tutorials
 from medperf.archives import extract
-from medperf.manifest import Role, parse_mlcube, require_tasks
+from medperf.manifest import Role, parse_manifest, require_tasks
 from medperf.tutorial.phantom import make_dataset
 from medperf_contracts.packing import pack
 from tutorials import train
@@ -695,7 +695,7 @@ def test_the_metrics_refuse_a_threshold_that_makes_no_sense(
 
 @pytest.mark.parametrize("container", ROLES)
 def test_a_manifest_is_accepted_has_its_roles_tasks_and_files_where_it_says(container: str) -> None:
-    manifest = parse_mlcube((TUTORIALS / container / "mlcube.yaml").read_text())
+    manifest = parse_manifest((TUTORIALS / container / "mlcube.yaml").read_text())
     require_tasks(manifest, ROLES[container])
     assert manifest.sandbox is not None
     assert manifest.sandbox.command == ("python", "main.py")
@@ -708,7 +708,7 @@ def test_a_manifest_is_accepted_has_its_roles_tasks_and_files_where_it_says(cont
 
 @pytest.mark.parametrize("container", ROLES)
 def test_a_manifests_packages_are_those_that_the_tests_run_with(container: str) -> None:
-    manifest = parse_mlcube((TUTORIALS / container / "mlcube.yaml").read_text())
+    manifest = parse_manifest((TUTORIALS / container / "mlcube.yaml").read_text())
     locked = (REPOSITORY / "requirements" / "dev.txt").read_text()
     assert manifest.sandbox is not None
     for package in manifest.sandbox.packages:
@@ -718,7 +718,7 @@ def test_a_manifests_packages_are_those_that_the_tests_run_with(container: str) 
 
 
 def test_all_four_containers_share_one_environment() -> None:
-    manifests = [parse_mlcube((TUTORIALS / container / "mlcube.yaml").read_text()) for container in ROLES]
+    manifests = [parse_manifest((TUTORIALS / container / "mlcube.yaml").read_text()) for container in ROLES]
     assert len({manifest.sandbox for manifest in manifests}) == 1
 
 

@@ -223,8 +223,8 @@ INSTALL_PACKAGES = """
 import sys
 from pathlib import Path
 from medperf.engines.packages import install
-from medperf.manifest import parse_mlcube
-sandbox = parse_mlcube(Path(sys.argv[1]).read_bytes()).sandbox
+from medperf.manifest import parse_manifest
+sandbox = parse_manifest(Path(sys.argv[1]).read_bytes()).sandbox
 sys.path.insert(0, str(install(Path("packages"), sandbox.packages, on_line=print)))
 import numpy, PIL
 print("numpy", numpy.__version__)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medperf.engines.base import Engine, Image, Limits, Mount, TaskSpec
-from medperf.engines.docker import DockerEngine
+from medperf.engines.docker import BACK_SECONDS, DockerEngine
 from medperf.engines.machine import read_machine
 from medperf.engines.outputs import check_outputs
 from medperf.engines.sandbox import SandboxEngine
@@ -37,7 +37,7 @@ def main(case_file: str) -> None:
         print(json.dumps({**said, "lines": []}))
         return
     is_docker = case.get("engine") == "docker"
-    engine: Engine = DockerEngine(Path(case.get("home", folder))) if is_docker else sandbox(case, folder)
+    engine: Engine = docker(case, folder) if is_docker else sandbox(case, folder)
     spec = docker_spec(case, folder) if is_docker else sandbox_spec(case, folder)
     lines: list[str] = []
 
@@ -53,6 +53,7 @@ def main(case_file: str) -> None:
     try:
         engine.start(spec)
         outcome = engine.wait(spec.run_id, on_line=on_line)
+        engine.discard(spec.run_id)
         said.update(
             cause=outcome.cause, exit_code=outcome.exit_code, seconds=outcome.seconds, advice=outcome.advice
         )
@@ -65,6 +66,10 @@ def main(case_file: str) -> None:
     with contextlib.suppress(EngineUnavailable):  # what is said is said; an engine may have gone meanwhile
         said.update(forgotten=engine.find(spec.run_id) is None)
     print(json.dumps(said))
+
+
+def docker(case: dict[str, Any], folder: Path) -> DockerEngine:
+    return DockerEngine(Path(case.get("home", folder)), back_seconds=case.get("back_seconds", BACK_SECONDS))
 
 
 def sandbox(case: dict[str, Any], folder: Path) -> SandboxEngine:

@@ -80,6 +80,11 @@ else:
 _MODEL = """
 act("infer")
 time.sleep(1.5 if fault == "slow" else 0)
+if fault.startswith("writes for "):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the first process of a container ignores it
+    (places["output_path"] / "predictions.csv").write_text("case0,half written")
+    time.sleep(float(fault.split()[2].rstrip(",")))
+    act(fault.partition(", then ")[2] and fault)
 lines = [f"{file.name},{len(file.read_text())}" for file in sorted(places["data_path"].iterdir())]
 if fault == "no predictions":
     (places["output_path"] / "empty").mkdir()
@@ -88,6 +93,8 @@ if fault == "no predictions":
 print("infer: secret of a patient", flush=True)
 act("half")
 act("after_writing")
+if fault.startswith("writes for "):
+    (places["output_path"] / "finished").touch()
 """
 
 _METRICS = """
@@ -136,6 +143,24 @@ def _tasks(role: Role) -> dict[str, Any]:
     return {"evaluate": {"parameters": {"inputs": inputs, "outputs": {"output_path": "results.yaml"}}}}
 
 
+def config_of(role: Role, *, image: str) -> dict[str, Any]:
+    """The same container as a `container_config.yaml`: its places are fixed, and its command names them."""
+    tasks: dict[str, Any] = {}
+    for name, task in _tasks(role).items():
+        words, volumes = [name], {}
+        for group, kinds in task["parameters"].items():
+            for parameter, written in kinds.items():
+                kind = "directory" if isinstance(written, dict) else "file"
+                place = f"/volumes/{parameter}" + (f"/{written}" if kind == "file" else "")
+                volumes.setdefault(f"{group.removesuffix('s')}_volumes", {})[parameter] = {
+                    "mount_path": place,
+                    "type": kind,
+                }
+                words.append(f"--{parameter}={place}")
+        tasks[name] = {"run_args": {"command": " ".join(words)}, **volumes}
+    return {"container_type": "DockerImage", "image": image, "name": f"small-{role.value}", "tasks": tasks}
+
+
 _CODE = {Role.PREPARATION: _PREPARATION, Role.MODEL: _MODEL, Role.METRICS: _METRICS}
 
 
@@ -144,13 +169,12 @@ def code(role: Role) -> bytes:
     return (_PREAMBLE + _CODE[role]).encode()
 
 
-def manifest_of(role: Role, *, name: str = "") -> dict[str, Any]:
-    """The manifest of a small container."""
-    return {
-        "name": name or f"small-{role.value}",
-        "sandbox": {"command": ["python", "main.py"], "packages": []},
-        "tasks": _tasks(role),
-    }
+def manifest_of(role: Role, *, name: str = "", image: str = "") -> dict[str, Any]:
+    """The manifest of a small container, which is its own code in the sandbox, or an image of this name."""
+    runs_as = (
+        {"docker": {"image": image}} if image else {"sandbox": {"command": ["python", "main.py"], "packages": []}}
+    )
+    return {"name": name or f"small-{role.value}", **runs_as, "tasks": _tasks(role)}
 
 
 def write_container(folder: Path, role: Role, *, fault: str = "", name: str = "") -> Path:
@@ -183,17 +207,29 @@ class Shelf:
     views: dict[int, ContainerView] = field(default_factory=dict)
     roles: dict[int, Role] = field(default_factory=dict)
 
-    def register(self, number: int, role: Role, *, fault: str = "") -> ContainerView:
+    def register(
+        self, number: int, role: Role, *, fault: str = "", image: str = "", image_hash: str | None = None
+    ) -> ContainerView:
         """Register a small container; `fault` says what it does wrong."""
         return self.add(
             number,
             role,
-            manifest=json.dumps(manifest_of(role)),
+            manifest=json.dumps(manifest_of(role, image=image)),
             parameters=f"fault: {fault}\n",
             archive=archive_of("main.py", code(role)),
+            image_hash=image_hash,
         )
 
-    def add(self, number: int, role: Role, *, manifest: str, parameters: str, archive: bytes) -> ContainerView:
+    def add(
+        self,
+        number: int,
+        role: Role,
+        *,
+        manifest: str,
+        parameters: str,
+        archive: bytes,
+        image_hash: str | None = None,
+    ) -> ContainerView:
         """Register a container of these parts, whatever they are."""
         url = f"/assets/{role.value}-{number}.tar"
         self.files[url] = archive
@@ -201,7 +237,7 @@ class Shelf:
             "manifest_hash": text_hash(manifest),
             "parameters_hash": text_hash(parameters),
             "additional_files_hash": hashlib.sha256(archive).hexdigest(),
-            "image_hash": None,
+            "image_hash": image_hash,
         }
         self.roles[number] = role
         self.views[number] = ContainerView.model_validate(

@@ -164,11 +164,23 @@ def test_a_failure_names_task_cause_and_file_with_the_last_lines(tmp_path: Path)
     assert str(log) in error.hint
 
 
-@pytest.mark.parametrize("cause", list(Cause))
+# Of the others no engine says that a run ended so: whoever starts it, or reads what it wrote, does.
+OF_ENGINES = [
+    Cause.EXIT_CODE,
+    Cause.TIME_LIMIT,
+    Cause.OUT_OF_MEMORY,
+    Cause.OUTPUT_LIMIT,
+    Cause.PROCESS_LIMIT,
+    Cause.CANCELLED,
+    Cause.ENGINE_GONE,
+]
+
+
+@pytest.mark.parametrize("cause", OF_ENGINES)
 def test_every_cause_has_its_own_words(cause: Cause, tmp_path: Path) -> None:
     spec = dataclasses.replace(SPEC, log=tmp_path / "no log yet")
-    texts = {str(failure(spec, Outcome(other, None, 1.0))) for other in Cause}
-    assert len(texts) == len(Cause)
+    texts = {str(failure(spec, Outcome(other, None, 1.0))) for other in OF_ENGINES}
+    assert len(texts) == len(OF_ENGINES)
     assert failure(spec, Outcome(cause, None, 1.0)).hint
 
 

@@ -6,7 +6,7 @@ import pytest
 from medperf import safe_yaml
 from medperf.engines.mounts import Mount
 from medperf.errors import BadManifest, IntegrityError, UsageError
-from medperf.manifest import Kind, Manifest, Package, Parameter, Role, Task, parse_mlcube, plan_io, require_tasks
+from medperf.manifest import Kind, Manifest, Package, Parameter, Role, Task, parse_manifest, plan_io, require_tasks
 
 DIGEST = "a" * 64
 PREPARATION = f"""\
@@ -54,11 +54,11 @@ def changed(path: str, value: Any) -> str:
 
 
 def prepare() -> Task:
-    return parse_mlcube(PREPARATION).tasks["prepare"]
+    return parse_manifest(PREPARATION).tasks["prepare"]
 
 
 def test_a_manifest_becomes_the_model() -> None:
-    manifest = parse_mlcube(PREPARATION)
+    manifest = parse_manifest(PREPARATION)
     assert manifest.name == "chest-xray-preparation"
     assert manifest.gpus == 1
     assert manifest.docker
@@ -79,13 +79,13 @@ def test_a_tasks_entrypoint_replaces_the_images_and_its_words_come_first() -> No
         "{name: m, docker: {image: a}, tasks: {infer: {entrypoint: python3 /app/infer.py --fast,"
         " parameters: {outputs: {output_path: out/}}}}}"
     )
-    task = parse_mlcube(text).tasks["infer"]
+    task = parse_manifest(text).tasks["infer"]
     assert task.entrypoint == ("python3", "/app/infer.py", "--fast")
 
 
 @pytest.mark.parametrize("role", list(Role))
 def test_a_role_asks_for_its_tasks_and_parameters(role: Role) -> None:
-    manifest = parse_mlcube(PREPARATION)
+    manifest = parse_manifest(PREPARATION)
     if role is Role.PREPARATION:
         require_tasks(manifest, role)
     else:
@@ -98,7 +98,7 @@ def test_a_role_asks_for_its_tasks_and_parameters(role: Role) -> None:
     [
         ("prepare.parameters.inputs", "labels_path"),
         ("prepare.parameters.outputs", "output_labels_path"),
-        ("sanity_check.parameters.inputs", "parameters_file"),
+        ("sanity_check.parameters.inputs", "data_path"),
         ("statistics.parameters.outputs", "output_path"),
     ],
 )
@@ -106,9 +106,16 @@ def test_a_missing_parameter_is_named(group: str, missing: str) -> None:
     inner = safe_yaml.load(PREPARATION, what="")["tasks"]
     for key in group.split("."):
         inner = inner[key]
-    manifest = parse_mlcube(changed(f"tasks.{group}", {key: inner[key] for key in inner if key != missing}))
+    manifest = parse_manifest(changed(f"tasks.{group}", {key: inner[key] for key in inner if key != missing}))
     with pytest.raises(BadManifest, match=rf"tasks\.{group}\.{missing} is missing"):
         require_tasks(manifest, Role.PREPARATION)
+
+
+def test_parameters_may_be_missing() -> None:
+    top = safe_yaml.load(PREPARATION, what="")
+    for task in top["tasks"].values():
+        del task["parameters"]["inputs"]["parameters_file"]
+    require_tasks(parse_manifest(safe_yaml.dump(top)), Role.PREPARATION)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +171,7 @@ def test_a_missing_parameter_is_named(group: str, missing: str) -> None:
 )
 def test_what_breaks_a_rule_is_refused_by_its_key(path: str, value: Any, fault: str) -> None:
     with pytest.raises(BadManifest, match=fault) as refused:
-        parse_mlcube(changed(path, value))
+        parse_manifest(changed(path, value))
     assert path.split(".", maxsplit=1)[0].split(" ", maxsplit=1)[0] in str(refused.value)
 
 
@@ -190,19 +197,19 @@ def test_what_breaks_a_rule_is_refused_by_its_key(path: str, value: Any, fault: 
 def test_an_error_names_the_line_that_its_key_stands_on(written: str, broken: str, where: str) -> None:
     assert written in PREPARATION
     with pytest.raises(BadManifest, match=where):
-        parse_mlcube(PREPARATION.replace(written, broken, 1))
+        parse_manifest(PREPARATION.replace(written, broken, 1))
 
 
 def test_a_package_twice_under_another_spelling_is_refused() -> None:
     package = {"name": "Num.Py==1", "hashes": [f"sha256:{DIGEST}"]}
     with pytest.raises(BadManifest, match="num-py is there twice"):
-        parse_mlcube(changed("sandbox.packages", [package, {**package, "name": "num_py==2"}]))
+        parse_manifest(changed("sandbox.packages", [package, {**package, "name": "num_py==2"}]))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "just text", "name: x", "{tasks: {a: {}}}"])
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(BadManifest):
-        parse_mlcube(text)
+        parse_manifest(text)
 
 
 @pytest.fixture
@@ -247,7 +254,7 @@ def test_a_task_sees_the_paths_of_the_docker_runner(
         Mount(run / "report_file", PurePosixPath("/mlcube_io6"), True),
     )
     assert plan.outputs["report_file"] == run / "report_file" / "report.yaml"
-    assert all(mount.host.is_dir() for mount in plan.mounts)
+    assert not run.exists()
 
 
 def test_a_file_of_the_data_owner_is_mounted_alone(
@@ -363,7 +370,7 @@ def test_what_is_missing_is_named(tmp_path: Path, workspace: Path, bindings: dic
 
 
 def test_the_model_cannot_be_changed() -> None:
-    manifest: Any = parse_mlcube(PREPARATION)
+    manifest: Any = parse_manifest(PREPARATION)
     assert isinstance(manifest, Manifest)
     with pytest.raises(TypeError):
         manifest.tasks["other"] = prepare()

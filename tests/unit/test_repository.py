@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import medperf.errors
+from medperf.causes import NEXT_STEP, Cause
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES_MOST = 400
@@ -65,6 +66,12 @@ def test_every_exit_code_is_documented_and_unique() -> None:
     }
     del errors["1"]  # the base: never raised itself
     assert documented == errors
+
+
+def test_every_cause_is_documented_with_what_to_do() -> None:
+    documented = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", (ROOT / "docs" / "runs.md").read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(Cause)
+    assert set(NEXT_STEP) == set(Cause)
 
 
 def test_every_test_that_a_document_names_is_there() -> None:

@@ -84,10 +84,10 @@ def pack(folder: Path, output: Path | None, yes: bool) -> None:
 
     FOLDER's content becomes the top of the archive. Links are refused, and no file in it is executable.
     """
-    from medperf.drafts import ADDITIONAL_FILES, MANIFEST, packed
+    from medperf.drafts import ADDITIONAL_FILES, MANIFESTS, packed
     from medperf.errors import UsageError
 
-    if (folder / MANIFEST).exists():
+    if any((folder / name).exists() for name in MANIFESTS):
         raise UsageError(
             f"{folder} is a whole container: its manifest and parameters are registered as text.",
             hint=f"Pack the folder of its {ADDITIONAL_FILES}.",
@@ -253,14 +253,14 @@ def set_operational(session: Session, container_uid: int, yes: bool) -> None:
 def _what_next(container: ContainerView) -> str:
     """What its owner can do with a container in operation, by the roles that its tasks allow."""
     from medperf.errors import BadManifest
-    from medperf.manifest import Role, fitting_roles, parse_mlcube
+    from medperf.manifest import Role, fitting_roles, parse_manifest
 
     of_a_model = (
         f"as a model's owner: medperf model associate --benchmark_uid UID --model_uid {container.id};"
         " as a committee: "
     )
     try:
-        is_model = Role.MODEL in fitting_roles(parse_mlcube(container.manifest))
+        is_model = Role.MODEL in fitting_roles(parse_manifest(container.manifest))
     except BadManifest:
         is_model = False
     return f"{of_a_model if is_model else ''}make a benchmark of it: medperf benchmark submit FILE.yaml"

@@ -33,6 +33,7 @@ COMMANDS = {
     "model": ("medperf.cli.model:model", "Models: look at them, ask that one take part."),
     "notifications": ("medperf.cli.notifications:notifications", "What happened that concerns you."),
     "result": ("medperf.cli.result:result", "Results: look at them, submit them."),
+    "run": ("medperf.cli.run:run", "Runs of containers on this machine: what became of them, their logs."),
     "test": ("medperf.cli.test:test", "Try containers out before anything is registered."),
     "tutorial": ("medperf.cli.tutorial:tutorial", "The tutorial's files, and its committee."),
 }

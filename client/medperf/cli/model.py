@@ -124,10 +124,10 @@ def _model(session: Session, uid: int) -> ContainerView:
 
 
 def _why_no_model(container: ContainerView) -> str | None:
-    from medperf.manifest import Role, lacking, parse_mlcube
+    from medperf.manifest import Role, lacking, parse_manifest
 
     try:
-        missing = lacking(parse_mlcube(container.manifest), Role.MODEL)
+        missing = lacking(parse_manifest(container.manifest), Role.MODEL)
     except BadManifest as error:
         return str(error)
     return None if missing is None else f"{missing} is missing in its manifest"

@@ -211,13 +211,13 @@ def _parts(work: Work, given: Sequence[Given], benchmark: BenchmarkView | None, 
 def _role(source: ContainerView | Draft, named: str | None) -> Role:
     """What the container is to be: as the person said, else the only role whose tasks it has."""
     from medperf.drafts import Draft
-    from medperf.manifest import Role, fitting_roles, parse_mlcube, require_tasks
+    from medperf.manifest import Role, fitting_roles, parse_manifest, require_tasks
 
     if isinstance(source, Draft):
         what, manifest = f"The container of {source.source}", source.manifest
     else:
         what = f"Container {source.id} ({source.name})"
-        manifest = parse_mlcube(source.manifest, what=f"The manifest of container {source.id}")
+        manifest = parse_manifest(source.manifest, what=f"The manifest of container {source.id}")
     if named is not None:
         require_tasks(manifest, named)
         return Role(named)

@@ -47,7 +47,8 @@ class Work:
     def begin(cls, session: Session, progress: Progress, how: How) -> Work:
         """Make ready to run containers, and first end what earlier commands that died left behind."""
         from medperf.journal import Journal
-        from medperf.tasks import Runner, end_left_over
+        from medperf.left_over import end_left_over
+        from medperf.tasks import Runner
 
         session.progress = progress
         gateway = session.gateway

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from medperf.causes import NEXT_STEP, Cause
 from medperf.engines.logs import last_lines
 from medperf.engines.mounts import Mount
 from medperf.errors import ContainerFailed, EngineUnavailable
@@ -19,6 +20,7 @@ __all__ = [
     "CannotStart",
     "Cause",
     "Engine",
+    "EngineLost",
     "EngineSilent",
     "Image",
     "Limits",
@@ -88,20 +90,9 @@ class TaskSpec:
     root_is_writable: bool = False
 
     def outputs(self) -> tuple[Path, ...]:
-        """The host folders that the container may write to."""
-        return tuple(mount.host for mount in self.mounts if mount.writable)
-
-
-class Cause(StrEnum):
-    """Why a run ended."""
-
-    EXIT_CODE = "exit_code"
-    TIME_LIMIT = "time_limit"
-    OUT_OF_MEMORY = "out_of_memory"
-    OUTPUT_LIMIT = "output_limit"
-    PROCESS_LIMIT = "process_limit"
-    CANCELLED = "cancelled"
-    ENGINE_GONE = "engine_gone"
+        """The host folders that hold what the container writes; a file that it may write is alone in its own."""
+        hosts = (mount.host for mount in self.mounts if mount.writable)
+        return tuple(host.parent if host.is_file() else host for host in hosts)
 
 
 class CannotStart(ContainerFailed):
@@ -110,6 +101,10 @@ class CannotStart(ContainerFailed):
 
 class EngineSilent(EngineUnavailable):
     """An engine takes connections and does not answer."""
+
+
+class EngineLost(EngineUnavailable):
+    """An engine stopped answering in the middle of a run, which may still go on in it."""
 
 
 class State(StrEnum):
@@ -150,11 +145,20 @@ class Engine(Protocol):
     def find(self, run_id: str) -> State | None:
         """The state of a run that this engine still knows, else None."""
 
-    def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
-        """Block until the run has ended and nothing of it is left; then the engine forgets it.
+    def adopt(self, spec: TaskSpec) -> bool:
+        """Take over a run that another process started, running or ended; False where nothing of it is here.
 
-        `on_line` gets each line of output, harmless to a terminal. An exception, KeyboardInterrupt included,
-        stops the run first.
+        Of `spec` counts how it is watched: its log, its outputs and its limits. It must be waited for.
+        """
+
+    def wait(
+        self, run_id: str, *, on_line: Callable[[str], None], is_cancelled: Callable[[], bool] = lambda: False
+    ) -> Outcome:
+        """Block until the run has ended; `discard` then removes what the engine keeps of it.
+
+        Until then another process can adopt it and learn the same outcome. `on_line` gets each line of output,
+        harmless to a terminal; `is_cancelled` is asked whether the run is to be stopped. An exception,
+        KeyboardInterrupt included, stops the run and leaves nothing of it; but EngineLost leaves it as it is.
         """
 
     def stop(self, run_id: str) -> None:
@@ -169,42 +173,21 @@ class Engine(Protocol):
         """The runs of this local folder of which the engine still has something, whosever they are."""
 
 
-_LIMIT_HINTS = {
-    Cause.TIME_LIMIT: (
-        "ran longer than its limit of {limits.wall_seconds:,.0f} s",
-        "Give it more time with --time_limit SECONDS if the container is known to need it, else tell its owner.",
-    ),
-    Cause.OUT_OF_MEMORY: (
-        "used more memory than its limit of {limits.memory_bytes:,} bytes",
-        "Allow more with --memory_limit GIB if the container is known to need it and the machine has it, else tell"
-        " its owner.",
-    ),
-    Cause.OUTPUT_LIMIT: (
-        "wrote more than its limit of {limits.output_bytes:,} bytes",
-        "This limit is fixed: use fewer cases if it writes so much for each, else tell its owner.",
-    ),
-    Cause.PROCESS_LIMIT: (
-        "started more than its limit of {limits.processes:,} processes",
-        "This limit is fixed: tell its owner, who can have it start fewer.",
-    ),
+_FAULTS = {
+    Cause.TIME_LIMIT: "ran longer than its limit of {limits.wall_seconds:,.0f} s",
+    Cause.OUT_OF_MEMORY: "used more memory than its limit of {limits.memory_bytes:,} bytes",
+    Cause.OUTPUT_LIMIT: "wrote more than its limit of {limits.output_bytes:,} bytes",
+    Cause.PROCESS_LIMIT: "started more than its limit of {limits.processes:,} processes",
+    Cause.EXIT_CODE: "ended with exit code {code}",
+    Cause.CANCELLED: "was stopped",
+    Cause.ENGINE_GONE: "was lost: its engine ended in the middle",
 }
 
 
 def failure(spec: TaskSpec, outcome: Outcome) -> ContainerFailed:
     """The error for a run that did not succeed: task, cause, log file and the log's last lines."""
-    log_hint = f"The whole log: {spec.log}"
-    if outcome.cause in _LIMIT_HINTS:
-        fault, advice = _LIMIT_HINTS[outcome.cause]
-        said = fault.format(limits=spec.limits)
-        hint = f"{advice} {log_hint}"
-    elif outcome.cause is Cause.EXIT_CODE:
-        said = f"ended with exit code {outcome.exit_code}"
-        hint = f"If it names something of your data, mend that and try again; else tell its owner. {log_hint}"
-    else:
-        said = "was stopped" if outcome.cause is Cause.CANCELLED else "was lost: its engine ended"
-        hint = f"Run the same command again. {log_hint}"
-    if outcome.advice:
-        hint = f"{outcome.advice} {hint}"
+    said = _FAULTS[outcome.cause].format(limits=spec.limits, code=outcome.exit_code)
+    hint = f"{outcome.advice} {NEXT_STEP[outcome.cause]} The whole log: {spec.log}".lstrip()
     lines = last_lines(spec.log)
     tail = "\n  its last lines:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
     return ContainerFailed(f"The task {spec.task!r} {said}{tail}", hint=hint)

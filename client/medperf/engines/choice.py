@@ -144,6 +144,11 @@ class Engines:
             return None
 
     def _choose(self, container: Runnable) -> Choice:
+        if container.manifest.is_singularity:
+            raise EngineUnavailable(
+                f"The image of container {container.name} is a Singularity file, which nothing here can run yet",
+                hint="Ask its owner for a Docker image.",
+            )
         if self.platform is Platform.SANDBOX:
             _check_sandbox(container)
             return Choice(self.sandbox, self._asked())

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medperf.engines.base import CannotStart, Cause, EngineSilent, Image, Outcome, State, TaskSpec
+from medperf.engines.base import CannotStart, Cause, EngineLost, EngineSilent, Image, Outcome, State, TaskSpec
 from medperf.engines.confinement import Confinement, confine
 from medperf.engines.docker_connection import FIRST_ANSWER_SECONDS, answering, connect
 from medperf.engines.docker_images import declared_volumes, find_image, pull_image
 from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
-from medperf.engines.logs import RunLog, last_lines
+from medperf.engines.docker_run import DockerRun, ended_by_force, kill, remove, start, started_at, state_of
+from medperf.engines.logs import RunLog
 from medperf.engines.machine import read_caller
 from medperf.engines.outputs import take_over
-from medperf.engines.stream import Stream
 from medperf.engines.tree import ProcessTree
 from medperf.engines.watch import Watch
 from medperf.errors import EngineUnavailable
@@ -29,28 +28,13 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
-# After SIGKILL the kernel needs moments; longer than this is an engine in trouble, not a container.
-_END_SECONDS = 30.0
-_LEAST_WAIT_SECONDS = 0.02
+# How long an engine that stopped answering in the middle of a run is waited for: an update of it takes a minute or
+# two, and its containers may go on meanwhile (Docker's live-restore).
+BACK_SECONDS = 300.0
 # Above what any kernel gives.
 _NO_PROCESS = 2**22 + 1
 # Asking for the size of a container's own layer makes the engine walk through it.
 _LAYER_LOOK_SECONDS = 5.0
-_WRITABLE_ROOT = (
-    "If the image must write to its own files, `--writable_root` gives it a layer that is thrown away afterwards."
-)
-
-
-@dataclass
-class _Run:
-    spec: TaskSpec
-    container: Container
-    output: Iterable[bytes]
-    log: RunLog
-    watch: Watch
-    # By the engine's clock, which is this machine's; whole seconds are what its API takes.
-    began: int
-    cause: Cause | None = None
 
 
 class DockerEngine:
@@ -62,10 +46,11 @@ class DockerEngine:
     name = "docker"
     has_images = True
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, back_seconds: float = BACK_SECONDS) -> None:
         self._home = home
+        self._back_seconds = back_seconds
         self._caller = read_caller()
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, DockerRun] = {}
         # Asked once in an engine's life, that is a command's: each question more would wait as long.
         self._refusal: EngineUnavailable | None = None
 
@@ -128,20 +113,17 @@ class DockerEngine:
                 log = RunLog(spec.log, spec.limits.log_bytes)
                 # Before the start: what the engine keeps of the output itself loses a last line without an end.
                 output = container.attach(stream=True)
-                _start(container)
+                start(container)
             except BaseException:
                 if log is not None:
                     log.close()
                 if output is not None:
                     output.close()
-                _remove(container)
+                remove(container)
                 self._take_outputs(spec)
                 raise
-        look = self._layer_watch(container, confinement)
-        # Where the engine is in another process namespace, nothing is seen of it, and nothing counted.
-        tree = ProcessTree(_first_process(container), confinement.memory_folders)
-        watch = Watch(spec.limits, spec.outputs(), look, tree.nameless_bytes)
-        self._runs[spec.run_id] = _Run(spec, container, output, log, watch, began)
+        watch = self._watch(spec, container)
+        self._runs[spec.run_id] = DockerRun(spec, container, output, log, watch, began, heard_at=time.time())
 
     def find(self, run_id: str) -> State | None:
         with answering():
@@ -149,36 +131,49 @@ class DockerEngine:
                 return State.RUNNING if container.status == "running" else State.ENDED
         return None
 
-    def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
+    def adopt(self, spec: TaskSpec) -> bool:
+        with answering():
+            for container in self._labelled(RUN_LABEL, spec.run_id):
+                if container.status == "created":  # its client died before it could start it
+                    remove(container)
+                    continue
+                began = started_at(container)
+                watch = self._watch(spec, container)
+                watch.started -= max(0.0, time.time() - began)
+                output = container.logs(stream=True, follow=True)
+                log = RunLog(spec.log, spec.limits.log_bytes)
+                run = DockerRun(spec, container, output, log, watch, int(began), was_lost=True)
+                self._runs[spec.run_id] = run
+                return True
+        return False
+
+    def wait(
+        self, run_id: str, *, on_line: Callable[[str], None], is_cancelled: Callable[[], bool] = lambda: False
+    ) -> Outcome:
         run = self._runs[run_id]
-        state: dict[str, Any] = {}
         try:
-            with Stream(lambda: self._memory_events(run)) as kills, Stream(lambda: run.output) as output:
-                _follow(run, output, kills, on_line)
+            state = run.follow(back_seconds=self._back_seconds, on_line=on_line, is_cancelled=is_cancelled)
+        except EngineLost:
+            raise
         except BaseException:
             # Somebody who pressed Ctrl-C does not wait for an engine that answers nobody.
             self._client.api.timeout = FIRST_ANSWER_SECONDS
+            self._leave_nothing(run)
+            self._take_outputs(run.spec)
             raise
         finally:
-            try:
-                state = _end(run.container)
-            except EngineSilent as silent:
-                self._refusal = silent
-                self.close()
-                del self._client
-            finally:
-                del self._runs[run_id]
-                last = run.log.close()
-                self._take_outputs(run.spec)
+            del self._runs[run_id]
+            last = run.log.close()
+        self._take_outputs(run.spec)
         for line in last:
             on_line(line)
-        return _outcome(run, state)
+        return run.outcome(state)
 
     def stop(self, run_id: str) -> None:
         run = self._runs.get(run_id)
         if run is not None:
             run.cause = run.cause or Cause.CANCELLED
-            _kill(run.container)
+            kill(run.container)
 
     def discard(self, run_id: str) -> None:
         if run_id in self._runs:
@@ -186,7 +181,7 @@ class DockerEngine:
             self.wait(run_id, on_line=lambda _line: None)
         with answering():
             for container in self._labelled(RUN_LABEL, run_id):
-                _remove(container)
+                remove(container)
 
     def left_over(self) -> set[str]:
         with answering():
@@ -255,13 +250,33 @@ class DockerEngine:
         for folder in spec.outputs():
             take_over(folder, owner=self._caller.uid, group=self._caller.gid)
 
-    def _memory_events(self, run: _Run) -> Iterable[dict[str, Any]]:
-        """An event for each process of the container that the kernel kills for memory: its first may live on."""
-        wanted = {"type": "container", "event": "oom", "container": run.container.id}
-        events: Iterable[dict[str, Any]] = self._client.events(since=run.began, decode=True, filters=wanted)
-        return events
+    def _leave_nothing(self, run: DockerRun) -> None:
+        """End and remove the run's container; where that fails, the next command finds it by its label."""
+        state: dict[str, Any] | None = None
+        try:
+            with answering():
+                run.container.reload()
+                state = dict(run.container.attrs["State"])
+        except EngineSilent as silent:
+            # It takes questions and does not answer: it is asked no more.
+            self._refusal = silent
+            self.close()
+            del self._client
+            return
+        except EngineUnavailable:
+            pass  # gone, or the container is: what follows finds nothing
+        if state and state.get("Running"):
+            ended_by_force(run.container)
+        with suppress(EngineUnavailable), answering():
+            remove(run.container)
 
-    def _layer_watch(self, container: Container, confinement: Confinement) -> Callable[[], Cause | None]:
+    def _watch(self, spec: TaskSpec, container: Container) -> Watch:
+        # Where the engine is in another process namespace, nothing is seen of it, and nothing counted.
+        first = int((state_of(container) or {}).get("Pid") or _NO_PROCESS)
+        tree = ProcessTree(first, confine(spec, self._caller).memory_folders)
+        return Watch(spec.limits, spec.outputs(), self._layer_look(spec, container), tree.nameless_bytes)
+
+    def _layer_look(self, spec: TaskSpec, container: Container) -> Callable[[], Cause | None]:
         """Looks at the size of the container's own layer, where it has one to write to."""
         next_look = time.monotonic() + _LAYER_LOOK_SECONDS
 
@@ -272,11 +287,11 @@ class DockerEngine:
             next_look = time.monotonic() + _LAYER_LOOK_SECONDS
             with suppress(EngineUnavailable), answering():
                 listed = self._client.api.containers(all=True, size=True, filters={"id": container.id})
-                if any(row.get("SizeRw", 0) > confinement.limits.output_bytes for row in listed):
+                if any(row.get("SizeRw", 0) > spec.limits.output_bytes for row in listed):
                     return Cause.OUTPUT_LIMIT
             return None
 
-        return look if confinement.root_is_writable else lambda: None
+        return look if spec.root_is_writable else lambda: None
 
 
 def _image_of(spec: TaskSpec) -> Image:
@@ -286,109 +301,3 @@ def _image_of(spec: TaskSpec) -> Image:
             hint="Use `--platform sandbox`, or ask its owner to register it with its image's hash.",
         )
     return spec.image
-
-
-def _start(container: Container) -> None:
-    from docker.errors import APIError
-
-    try:
-        container.start()
-    except APIError as error:
-        if error.status_code == 400 or "exec format error" in str(error):
-            raise CannotStart(
-                f"The image's program cannot be started: {error.explanation}",
-                hint="Its owner must correct the image or the manifest's entrypoint.",
-            ) from error
-        raise
-
-
-def _follow(
-    run: _Run, output: Stream[bytes], kills: Stream[dict[str, Any]], on_line: Callable[[str], None]
-) -> None:
-    """Read the run's output to its end, stopping the run where it breaks a limit."""
-    killed_at: float | None = None
-    while not output.has_ended:
-        chunk = output.take(run.watch.seconds_to_next_look() or _LEAST_WAIT_SECONDS)
-        for line in run.log.feed(chunk or b""):
-            on_line(line)
-        if run.cause is None:
-            run.cause = Cause.OUT_OF_MEMORY if kills.take() else run.watch.broken_limit()
-        if run.cause is not None and killed_at is None:
-            output.let_go()
-            _kill(run.container)
-            killed_at = time.monotonic()
-        if killed_at is not None and time.monotonic() > killed_at + _END_SECONDS:
-            return
-    # The output has ended; the engine may take another moment, or the task may have closed it and go on.
-    while run.cause is None and (state := _state(run.container)).get("Running"):
-        run.cause = Cause.OUT_OF_MEMORY if kills.take() else run.watch.broken_limit()
-        time.sleep(_LEAST_WAIT_SECONDS)
-    if run.cause is None and not state:
-        run.cause = Cause.ENGINE_GONE
-
-
-def _end(container: Container) -> dict[str, Any]:
-    """Kill what still runs and leave nothing of the container; its last state, empty where the engine is gone.
-
-    EngineSilent where the engine takes the first question and does not answer it: then it is asked no more.
-    """
-    state: dict[str, Any] = {}
-    try:
-        with answering():
-            container.reload()
-            state = dict(container.attrs["State"])
-    except EngineSilent:
-        raise
-    except EngineUnavailable:
-        pass  # gone, or the container is: what follows finds nothing
-    with suppress(EngineUnavailable), answering():
-        if state.get("Running"):
-            _kill(container)
-            container.wait(timeout=_END_SECONDS)
-            state = _state(container)
-    # Whatever could not be asked: where this fails too, the next command finds it by its label.
-    with suppress(EngineUnavailable), answering():
-        _remove(container)
-    return state
-
-
-def _outcome(run: _Run, state: dict[str, Any]) -> Outcome:
-    code = state.get("ExitCode")
-    cause = run.cause
-    if cause is None and (not state or state["Running"]):
-        cause = Cause.ENGINE_GONE
-    if cause is None and run.watch.output_is_over():
-        cause = Cause.OUTPUT_LIMIT
-    if cause is None and code != 0 and state.get("OOMKilled"):
-        cause = Cause.OUT_OF_MEMORY
-    advice = ""
-    if cause is None and code != 0 and not run.spec.root_is_writable:
-        advice = _WRITABLE_ROOT if any("ead-only file system" in line for line in last_lines(run.spec.log)) else ""
-    was_stopped = cause is not None and cause is not Cause.OUT_OF_MEMORY
-    seconds = time.monotonic() - run.watch.started
-    return Outcome(cause or Cause.EXIT_CODE, None if was_stopped else code, seconds, advice)
-
-
-def _first_process(container: Container) -> int:
-    """The container's first process as this machine numbers it; one that nobody has once it has ended."""
-    return int(_state(container).get("Pid") or _NO_PROCESS)
-
-
-def _state(container: Container) -> dict[str, Any]:
-    """What the engine knows of it now; empty where it does not answer."""
-    with suppress(EngineUnavailable), answering():
-        container.reload()
-        return dict(container.attrs["State"])
-    return {}
-
-
-def _kill(container: Container) -> None:
-    with suppress(EngineUnavailable), answering():  # ended meanwhile, or its engine has
-        container.kill()
-
-
-def _remove(container: Container) -> None:
-    from docker.errors import NotFound
-
-    with suppress(NotFound):
-        container.remove(force=True, v=True)

@@ -66,6 +66,7 @@ def _read_token(engine: DockerEngine, folder: Path, image: Image, token: str) ->
     engine.start(spec)
     lines: list[str] = []
     outcome = engine.wait(spec.run_id, on_line=lines.append)
+    engine.discard(spec.run_id)
     if not outcome.succeeded or lines != [token]:
         said = " ".join(last_lines(spec.log, 3)) or "it said nothing"
         raise EngineUnavailable(

@@ -111,10 +111,15 @@ class SandboxEngine:
     def left_over(self) -> set[str]:
         return set(self._runs)
 
-    def wait(self, run_id: str, *, on_line: Callable[[str], None]) -> Outcome:
+    def adopt(self, spec: TaskSpec) -> bool:
+        return False  # what another process started died with it
+
+    def wait(
+        self, run_id: str, *, on_line: Callable[[str], None], is_cancelled: Callable[[], bool] = lambda: False
+    ) -> Outcome:
         run = self._runs[run_id]
         try:
-            _follow(run, on_line)
+            _follow(run, on_line, is_cancelled)
         finally:
             report, last = _end(run)
             del self._runs[run_id]
@@ -174,13 +179,13 @@ class SandboxEngine:
         return cgroup
 
 
-def _follow(run: _Run, on_line: Callable[[str], None]) -> None:
-    """Read the run's output to its end, stopping the run where it breaks a limit."""
+def _follow(run: _Run, on_line: Callable[[str], None], is_cancelled: Callable[[], bool]) -> None:
+    """Read the run's output to its end, stopping the run where it breaks a limit or is cancelled."""
     while run.process.has_output:
         for line in run.log.feed(run.process.read(run.watch.seconds_to_next_look())):
             on_line(line)
         if run.cause is None:
-            run.cause = run.watch.broken_limit()
+            run.cause = run.watch.broken_limit() or (Cause.CANCELLED if is_cancelled() else None)
             if run.cause is not None:
                 run.process.kill()
 

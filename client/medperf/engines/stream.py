@@ -38,6 +38,8 @@ class Stream(Generic[T]):
         self._is_left.set()
         with suppress(Exception):  # the SDK's stream has a `close`; whether it was closed already does not matter
             self._opened.close()
+        with suppress(Exception):  # which shuts its socket down, and leaves the file around it to the collector
+            self._opened._response.close()
 
     def take(self, timeout_seconds: float = 0.0) -> T | None:
         """The next item; None where none came within the timeout, and at the end, which `has_ended` then tells."""

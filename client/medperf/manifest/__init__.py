@@ -1,7 +1,6 @@
 """A container's manifest: the internal model, the formats it is read from, and what a task is given."""
 
 from medperf.manifest.io import IoPlan, plan_io
-from medperf.manifest.mlcube import parse_mlcube
 from medperf.manifest.model import (
     Docker,
     Kind,
@@ -16,6 +15,7 @@ from medperf.manifest.model import (
     own_inputs,
     require_tasks,
 )
+from medperf.manifest.reading import parse_manifest
 
 __all__ = [
     "Docker",
@@ -30,7 +30,7 @@ __all__ = [
     "fitting_roles",
     "lacking",
     "own_inputs",
-    "parse_mlcube",
+    "parse_manifest",
     "plan_io",
     "require_tasks",
 ]

@@ -1,4 +1,4 @@
-"""The `docker` section of an MLCube manifest: what of its free-form arguments counts, and what is refused."""
+"""What of an engine's arguments in a manifest counts, and what is refused: the `docker` section of an MLCube."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 
 def parse_docker(section: Mapping[str, Any]) -> Docker:
     """The model of a `docker` section; mounts, network, ports and privileges are refused by name."""
-    image = section.get("image")
-    if not isinstance(image, str) or not _IMAGE.fullmatch(image):
-        refuse("docker.image", "must name an image")
+    image = image_name(section.get("image"), "docker.image")
     environment: dict[str, str] = {}
     found: dict[str, str] = {}
     shm_bytes = None
@@ -48,7 +46,7 @@ def parse_docker(section: Mapping[str, Any]) -> Docker:
                 variable, _, content = value.partition("=")
                 environment[variable] = content
             elif option == "shm":
-                shm_bytes = _size(value, key)
+                shm_bytes = size(value, key)
             else:
                 found[option] = value
     return Docker(
@@ -87,9 +85,17 @@ def _options(written: Any, key: str) -> Iterator[tuple[str, str]]:
         yield _COUNTS[option], value
 
 
-def _size(written: str, key: str) -> int:
+def image_name(written: Any, key: str) -> str:
+    """An image's name as a registry knows it."""
+    if not isinstance(written, str) or not _IMAGE.fullmatch(written):
+        refuse(key, "must name an image")
+    return written
+
+
+def size(written: str, key: str) -> int:
+    """A size of shared memory, such as 8g, in bytes."""
     found = _SIZE.fullmatch(written)
-    size = int(found[1]) * _FACTORS[found[2].lower()] if found else 0
-    if not 0 < size <= _MAX_SHM_BYTES:
+    wanted = int(found[1]) * _FACTORS[found[2].lower()] if found else 0
+    if not 0 < wanted <= _MAX_SHM_BYTES:
         refuse(key, f"asks for --shm-size {written!r:.40}; it must be a size up to 64g")
-    return size
+    return wanted

@@ -1,4 +1,8 @@
-"""What one task of a container is given: mounts, and the arguments that name them, as MLCube's Docker runner."""
+"""What one task of a container is given: mounts, and its command line.
+
+Where the manifest does not fix their places, they are where MLCube's Docker runner has them, and named on the
+command line.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +23,17 @@ MAX_INPUT_ENTRIES = 2_000_000
 @dataclass(frozen=True)
 class IoPlan:
     mounts: tuple[Mount, ...]
-    # What follows the container's own command.
+    # What follows the image's own program.
     arguments: tuple[str, ...]
-    # Output parameter -> the host file or folder that holds it after the run.
+    # Output parameter -> the host file or folder that holds it after the run, in a folder of its name.
     outputs: Mapping[str, Path]
 
 
 def plan_io(task: Task, *, bindings: Mapping[str, Path], workspace: Path, output_folder: Path) -> IoPlan:
-    """Bind the task's parameters, and make its output folders in `output_folder`, which must be new or empty.
+    """Bind the task's parameters, its outputs to folders in `output_folder`, which whoever begins the run makes.
 
     `bindings` gives the caller's own file or folder for inputs; other inputs are the container's own, at their
-    defaults in `workspace`. Each output gets a fresh folder named like its parameter.
+    defaults in `workspace`. Each output gets a folder of its own, named like its parameter.
     Raises UsageError for a binding that is missing or overlaps an output, BadManifest for a workspace file that
     is missing, IntegrityError for links that leave their folder.
     """
@@ -39,7 +43,6 @@ def plan_io(task: Task, *, bindings: Mapping[str, Path], workspace: Path, output
             f"The task {task.name!r} has no input {unknown[0]!r}",
             hint="The container does not fit this use; its owner must correct the manifest.",
         )
-    output_folder.mkdir(parents=True, exist_ok=True)
     places = _Places()
     arguments = []
     for parameter in task.inputs:
@@ -52,13 +55,19 @@ def plan_io(task: Task, *, bindings: Mapping[str, Path], workspace: Path, output
     outputs = {}
     for parameter in task.outputs:
         host = output_folder.resolve() / parameter.name
-        host.mkdir()
-        inside = places.folder(host, writable=True)
-        if _output_kind(parameter) is Kind.FILE:
-            name = PurePosixPath(parameter.default).name
-            host, inside = host / name, inside / name
+        if parameter.mount_path is not None:
+            inside = parameter.mount_path
+            host = host / inside.name if parameter.kind is Kind.FILE else host
+            places.fixed(host, inside, writable=True)
+        else:
+            inside = places.folder(host, writable=True)
+            if _output_kind(parameter) is Kind.FILE:
+                name = PurePosixPath(parameter.default).name
+                host, inside = host / name, inside / name
         outputs[parameter.name] = host
         arguments.append(f"--{parameter.name}={inside}")
+    if task.command is not None:
+        return IoPlan(tuple(places.mounts), task.command, outputs)
     first = list(task.entrypoint[1:]) if task.entrypoint else [task.name]
     return IoPlan(tuple(places.mounts), (*first, *arguments), outputs)
 
@@ -79,6 +88,10 @@ class _Places:
         self.mounts.append(Mount(host, self._next(), writable))
         return self.mounts[-1].inside
 
+    def fixed(self, host: Path, inside: PurePosixPath, *, writable: bool = False) -> PurePosixPath:
+        self.mounts.append(Mount(host, inside, writable))
+        return inside
+
     def file(self, host: Path, name: str) -> PurePosixPath:
         self.mounts.append(Mount(host, self._next() / name, writable=False))
         return self.mounts[-1].inside
@@ -95,10 +108,11 @@ def _bound_input(places: _Places, parameter: Parameter, bound: Path, output_fold
             hint="Keep the data outside of the folder that the run writes to.",
         )
     _check_kind(parameter, host, f"{bound} ({parameter.name})")
-    if host.is_file():
-        return places.file(host, bound.name)
-    check_links(host, what=str(bound))
-    return places.folder(host)
+    if host.is_dir():
+        check_links(host, what=str(bound))
+    if parameter.mount_path is not None:
+        return places.fixed(host, parameter.mount_path)
+    return places.file(host, bound.name) if host.is_file() else places.folder(host)
 
 
 def _own_input(places: _Places, task: Task, parameter: Parameter, workspace: Path) -> PurePosixPath:
@@ -115,6 +129,10 @@ def _own_input(places: _Places, task: Task, parameter: Parameter, workspace: Pat
             hint="Its owner must put the file itself into the additional files.",
         )
     _check_kind(parameter, host, what)
+    if parameter.mount_path is not None:
+        if host.is_dir():
+            check_links(host, what=str(host))
+        return places.fixed(host, parameter.mount_path)
     if host.is_file():
         folder = host.parent
         check_links(folder, what=str(folder))

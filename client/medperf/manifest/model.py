@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from medperf.errors import BadManifest
@@ -31,25 +32,37 @@ class Parameter:
     # Relative to the workspace; normalised, inside it.
     default: str
     kind: Kind | None
+    # Where the container expects it, if its manifest fixes that; else it is told on its command line.
+    mount_path: PurePosixPath | None = None
 
 
 @dataclass(frozen=True)
 class Task:
+    """A task: what it takes and gives, and how it is called."""
+
     name: str
     inputs: tuple[Parameter, ...]
     outputs: tuple[Parameter, ...]
     # Replaces the image's entrypoint; its further words come first and the task's name is not passed.
     entrypoint: tuple[str, ...] | None
+    # The whole command line of a task whose paths are fixed, empty for the image's own; else it is the task's name
+    # with its parameters.
+    command: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    shm_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Docker:
+    """How it runs as an image: by the image's name, or where it `is_archive`, from a file that is registered."""
+
     image: str
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     entrypoint: str | None = None
     # As `docker run --gpus` takes it: "all", a count, "device=…".
     gpus: str | None = None
     shm_bytes: int | None = None
+    is_archive: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,10 +91,15 @@ class Manifest:
     sandbox: Sandbox | None
     # Accelerators that the container asks for.
     gpus: int
+    # Whether its image is a Singularity file that is registered.
+    is_singularity: bool = False
 
 
 PARAMETERS_FILE = "parameters_file"
-_INPUTS = frozenset({"data_path", "labels_path", PARAMETERS_FILE})
+ADDITIONAL_FILES = "additional_files"
+# What a preparation's first task may write for those after it.
+METADATA_PATH = "metadata_path"
+_INPUTS = frozenset({"data_path", "labels_path"})
 # role -> task -> (inputs, outputs) that must be there
 _REQUIRED: Mapping[Role, Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
     Role.PREPARATION: {
@@ -89,10 +107,8 @@ _REQUIRED: Mapping[Role, Mapping[str, tuple[frozenset[str], frozenset[str]]]] = 
         "sanity_check": (_INPUTS, frozenset()),
         "statistics": (_INPUTS, frozenset({"output_path"})),
     },
-    Role.MODEL: {"infer": (frozenset({"data_path", PARAMETERS_FILE}), frozenset({"output_path"}))},
-    Role.METRICS: {
-        "evaluate": (frozenset({"predictions", "labels", PARAMETERS_FILE}), frozenset({"output_path"}))
-    },
+    Role.MODEL: {"infer": (frozenset({"data_path"}), frozenset({"output_path"}))},
+    Role.METRICS: {"evaluate": (frozenset({"predictions", "labels"}), frozenset({"output_path"}))},
 }
 
 
@@ -116,7 +132,8 @@ def lacking(manifest: Manifest, role: Role) -> str | None:
         for group, needed, given in (("inputs", inputs, task.inputs), ("outputs", outputs, task.outputs)):
             missing = sorted(needed - {parameter.name for parameter in given})
             if missing:
-                return f"tasks.{task_name}.parameters.{group}.{missing[0]}"
+                where = f"parameters.{group}" if task.command is None else f"{group.removesuffix('s')}_volumes"
+                return f"tasks.{task_name}.{where}.{missing[0]}"
     return None
 
 
@@ -130,5 +147,5 @@ def own_inputs(manifest: Manifest, role: Role) -> Iterator[tuple[Task, Parameter
     for task_name, (inputs, _) in _REQUIRED[role].items():
         task = manifest.tasks[task_name]
         for parameter in task.inputs:
-            if parameter.name == PARAMETERS_FILE or parameter.name not in inputs:
+            if parameter.name not in inputs and parameter.name != METADATA_PATH:
                 yield task, parameter

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from medperf.errors import BadManifest
 from medperf.safe_yaml import Lines
 
+MAX_TASKS = 50
+MAX_PARAMETERS = 50
 HINT = "The container's owner must correct the manifest."
+# What a name may be that becomes part of a command line and of a path.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 
@@ -31,3 +36,27 @@ class RuleBroken(Exception):
 def refuse(key: str, fault: str) -> NoReturn:
     """Say that `key` breaks a rule."""
     raise RuleBroken(key, fault)
+
+
+def mapping(value: Any, key: str) -> Mapping[str, Any]:
+    """A mapping that must be there."""
+    if not isinstance(value, dict):
+        refuse(key, "is missing" if value is None else "must be a mapping")
+    return value
+
+
+def text(value: Any, key: str, *, limit: int = 500) -> str:
+    """Text that must be there, of `limit` characters at most."""
+    if not isinstance(value, str) or not value.strip():
+        refuse(key, "must be text")
+    if len(value) > limit:
+        refuse(key, f"is longer than {limit} characters")
+    if any(ord(character) < 32 and character not in "\n\t" for character in value):
+        refuse(key, "holds control characters")
+    return value
+
+
+def check_name(name: str, key: str) -> None:
+    """The name of a task or a parameter."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        refuse(key, "is not a name: letters, digits and _ only")

@@ -1,0 +1,100 @@
+"""The same containers in both formats of manifests, under Docker and in the sandbox: the same data and scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import docker
+import pytest
+
+from containers.images import image_name, small_images
+from containers.small import Site, archive_of, code, config_of
+from medperf.containers import LocalContainer
+from medperf.engines.base import Limits
+from medperf.engines.choice import Engines, Platform
+from medperf.evaluation import evaluate
+from medperf.manifest import Role
+from medperf.preparation import Description, prepare
+from medperf.tasks import Runner
+
+PREPARATION, MODEL, METRICS = 1, 2, 3
+
+
+@pytest.fixture(scope="module")
+def images(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Role, str]:
+    with closing(docker.from_env()) as daemon:
+        return small_images(daemon, base_image, tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Iterator[tuple[Site, Runner]]:
+    site = Site(tmp_path)
+    engines = Engines(
+        platform=Platform.DOCKER,
+        home=site.home.root,
+        packages_root=site.home.environments,
+        agree=lambda _why: None,
+        on_line=site.lines.append,
+        say=site.lines.append,
+    )
+    with closing(engines):
+        yield (
+            site,
+            Runner(site.home, site.journal, engines.choose, site.lines.append, Limits(memory_bytes=512 * 1024**2)),
+        )
+
+
+def container(site: Site, number: int, role: Role, form: str, images: dict[Role, str]) -> LocalContainer:
+    image = {"image": image_name(role), "image_hash": images[role]}
+    if form == "mlcube.yaml":
+        return site.fetch(site.shelf.register(number, role, **image), role)
+    view = site.shelf.add(
+        number,
+        role,
+        manifest=json.dumps(config_of(role, image=image_name(role))),
+        parameters="fault:\n",
+        archive=archive_of("main.py", code(role)),
+        image_hash=images[role],
+    )
+    return site.fetch(view, role)
+
+
+@pytest.mark.parametrize("form", ["mlcube.yaml", "container_config.yaml"])
+def test_the_same_containers_give_the_same_data_and_scores_in_both_formats(
+    runner: tuple[Site, Runner], images: dict[Role, str], tmp_path: Path, form: str
+) -> None:
+    site, by_docker = runner
+    made = [
+        prepare(
+            one,
+            preparation,
+            data_path=site.data,
+            labels_path=site.labels,
+            about=Description("mine", "", ""),
+            step=lambda _: nullcontext(),
+        )
+        for one, preparation in (
+            (site.runner(), site.container(PREPARATION, Role.PREPARATION)),
+            (by_docker, container(site, PREPARATION, Role.PREPARATION, form, images)),
+        )
+    ]
+    assert made[0].generated_uid == made[1].generated_uid
+    assert made[0].statistics == made[1].statistics
+    scored = [
+        evaluate(one, made[0], model, metrics, purpose="benchmark run", on_step=site.steps.append).evaluation
+        for one, model, metrics in (
+            (site.runner(), site.container(MODEL, Role.MODEL), site.container(METRICS, Role.METRICS)),
+            (
+                by_docker,
+                container(site, MODEL, Role.MODEL, form, images),
+                container(site, METRICS, Role.METRICS, form, images),
+            ),
+        )
+    ]
+    assert [(it.engine, it.metrics) for it in scored] == [
+        ("sandbox", {"auc": 0.015, "counts": {"cases": 3}}),
+        ("docker", {"auc": 0.015, "counts": {"cases": 3}}),
+    ]
