@@ -45,7 +45,7 @@ def extract(archive: Path, destination: Path, *, limit_bytes: int = DEFAULT_LIMI
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial_folder(destination) as partial, _opened(archive) as stream:
+        with partial_folder(destination) as partial, unpacked_stream(archive) as stream:
             whole = partial / "whole"
             whole.mkdir()
             grown = max(_GROWTH_FREE_BYTES, _GROWTH_MOST * archive.stat().st_size)
@@ -62,7 +62,8 @@ def extract(archive: Path, destination: Path, *, limit_bytes: int = DEFAULT_LIMI
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[IO[bytes]]:
+def unpacked_stream(archive: Path) -> Iterator[IO[bytes]]:
+    """The bytes of an archive without their compression (gzip, bzip2, xz, or none)."""
     with archive.open("rb") as raw:
         magic = raw.read(6)
         raw.seek(0)
@@ -77,7 +78,7 @@ def _opened(archive: Path) -> Iterator[IO[bytes]]:
             yield raw
 
 
-class _Bounded:
+class BoundedStream:
     """The unpacked stream, which ends with an error where it goes on for longer than is allowed so far."""
 
     def __init__(self, stream: IO[bytes], refusal: BadManifest) -> None:
@@ -101,7 +102,7 @@ class _Unpacking:
         self.left_bytes = limit_bytes
         # Paths so far, each with whether it is a folder; None is a folder that an entry inside it implied.
         self.seen: dict[PurePosixPath, bool | None] = {}
-        self.bounded = _Bounded(stream, self._refusal("its headers are too large"))
+        self.bounded = BoundedStream(stream, self._refusal("its headers are too large"))
 
     def run(self) -> None:
         # Stream mode: headers are read once, in order, and nothing is kept of the whole archive.

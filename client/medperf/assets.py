@@ -24,6 +24,7 @@ class Assets:
     """The store of fetched files: `ROOT/sha256/HASH`, by content, so that a name is a promise."""
 
     def __init__(self, root: Path, download: Download) -> None:
+        self.root = root
         self._files = root / "sha256"
         self._locks = root / "locks"
         self._download = download

@@ -10,6 +10,7 @@ from medperf.assets import Assets, sealed
 from medperf.engines.choice import Runnable
 from medperf.errors import IntegrityError, UsageError
 from medperf.home import Home
+from medperf.images import ArchivedImage
 from medperf.manifest import Manifest, Role, parse_manifest, require_tasks
 from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.registry import ContainerView
@@ -31,12 +32,20 @@ class LocalContainer:
     workspace: Path
     image_hash: str | None = None
     folder: Path | None = None
+    archived_image: ArchivedImage | None = None
 
     @property
     def runnable(self) -> Runnable:
         """What decides which engine can run it."""
         name = f"{self.id} ({self.name})" if self.folder is None else f"of {self.folder}"
-        return Runnable(self.hash, name, self.manifest, self.image_hash, is_registered=self.folder is None)
+        return Runnable(
+            self.hash,
+            name,
+            self.manifest,
+            self.image_hash,
+            is_registered=self.folder is None,
+            archived=self.archived_image,
+        )
 
     @property
     def code(self) -> Path | None:
@@ -74,8 +83,18 @@ def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Asse
 
     folder = sealed(home.containers / view.hash, lay_out)
     # Behind a URL is an archive, and the hash is the archive's.
-    named_image = view.image_hash if view.image_url is None else None
-    return LocalContainer(view.id, view.name, view.hash, manifest, folder / "workspace", named_image)
+    archived = None
+    if view.image_url is not None and view.image_hash is not None and manifest.docker is not None:
+        archived = ArchivedImage(manifest.docker.image, view.image_url, view.image_hash, assets)
+    return LocalContainer(
+        view.id,
+        view.name,
+        view.hash,
+        manifest,
+        folder / "workspace",
+        image_hash=view.image_hash if view.image_url is None else None,
+        archived_image=archived,
+    )
 
 
 def check_hashes(view: ContainerView) -> None:

@@ -10,6 +10,7 @@ import click
 from medperf.terminal import printable
 
 from .changing import UID, check_address, validity_option
+from .container_image import check_image_is_said, fetched_image, image_digest
 from .listing import Column, choice, mine_option, owner_filter, print_list, print_thing, silent_yes_option
 from .prompts import confirm, yes_option
 from .session import Session, pass_session
@@ -23,7 +24,6 @@ STATES = ("DEVELOPMENT", "OPERATION")
 
 
 _DIGEST_DIGITS = 64
-_INSPECT = "docker image inspect --format '{{.Id}}'"
 
 
 @click.group()
@@ -118,6 +118,11 @@ def pack(folder: Path, output: Path | None, yes: bool) -> None:
     help="Where the archive of its additional files is: https://…, or a path of the server such as /assets/…",
 )
 @click.option("--image_hash", metavar="SHA256", help="The image's ID, with or without sha256: before it.")
+@click.option(
+    "--image_url",
+    metavar="URL",
+    help="Where the image is as a file, made by `docker save`; the file's own hash is registered then.",
+)
 @yes_option
 @pass_session
 def submit(
@@ -128,6 +133,7 @@ def submit(
     parameters: Path | None,
     url: str | None,
     image_hash: str | None,
+    image_url: str | None,
     yes: bool,
 ) -> None:
     """Register a container: its MLCube folder, or its manifest.
@@ -141,10 +147,13 @@ def submit(
 
     from .changing import register, what_was_given
 
-    if url is not None:
-        check_address(url, "--additional_files")
+    for address, option in ((url, "--additional_files"), (image_url, "--image_url")):
+        if address is not None:
+            check_address(address, option)
     draft = Draft.read(path, parameters=parameters)
-    parts = {"parameters": draft.parameters_text, "image_hash": _image_hash(draft, image_hash)}
+    check_image_is_said(draft, image_hash, image_url)
+    digest = None if image_hash is None else image_digest(draft, image_hash)
+    parts = {"parameters": draft.parameters_text, "image_hash": digest}
     with checked_input():
         body = NewContainer(
             name=draft.manifest.name if name is None else name,
@@ -153,42 +162,21 @@ def submit(
             **what_was_given(**parts),
         )
     click.echo(f"It can serve as {' and as '.join(draft.roles)}.", err=True)
-    if draft.manifest.docker is not None and image_hash is None:
-        click.echo("Without --image_hash its image is never used: it will run in the sandbox only.", err=True)
+    if draft.manifest.docker is not None and image_hash is None and image_url is None:
+        click.echo(
+            "Without --image_hash or --image_url its image is never used: it will run in the sandbox only.",
+            err=True,
+        )
     session.gateway.get("/users/me", UserView)  # before a long download, not after it
     if url is None:
         _check_nothing_is_left_behind(draft)
     else:
         body = _with_additional_files(session, draft, body, url)
+    if image_url is not None:
+        body = _body_with(body, "image", image_url, fetched_image(session, image_url))
     made = register(session, "container", body, ContainerView, yes=yes)
     if made.state == "DEVELOPMENT":
         click.echo(f"Next, try it (medperf test run), then: medperf container set-operational {made.id}")
-
-
-def _image_hash(draft: Draft, given: str | None) -> str | None:
-    """The image's SHA-256 as it is registered; UsageError where it is needed and missing, or means nothing."""
-    from medperf.errors import UsageError
-
-    docker = draft.manifest.docker
-    if given is None:
-        if docker is not None and draft.manifest.sandbox is None:
-            raise UsageError(
-                "Nothing but an image can run this container, and nothing says which image it must be.",
-                hint=f"Give --image_hash; this prints it: {_INSPECT} {docker.image}",
-            )
-        return None
-    if docker is None:
-        raise UsageError(
-            "--image_hash says which image it must be, but the manifest names no image.",
-            hint="Leave it out, or add a docker section to the manifest.",
-        )
-    digest = given.removeprefix("sha256:").lower()
-    if len(digest) != _DIGEST_DIGITS or set(digest) - set("0123456789abcdef"):
-        raise UsageError(
-            f"{given!r:.90} is not the SHA-256 of an image.",
-            hint=f"This prints it: {_INSPECT} {docker.image}",
-        )
-    return digest
 
 
 def _check_nothing_is_left_behind(draft: Draft) -> None:
@@ -213,23 +201,21 @@ def _with_additional_files(session: Session, draft: Draft, body: NewContainer, u
     from .progress import Progress
 
     # Its form is checked before it is fetched; the hash is what the file turns out to have.
-    _body_with(body, url, "0" * _DIGEST_DIGITS)
+    _body_with(body, "additional_files", url, "0" * _DIGEST_DIGITS)
     session.progress = progress = Progress(1)
     archive, digest = fetched_new(downloads(session, progress), url, progress.step)
     with scratch_folder(session.home) as place:
         archives.extract(archive, place / "additional_files")
         draft.check_own_files(place / "additional_files")
         draft.check_holds_the_same(place / "additional_files", url)
-    return _body_with(body, url, digest)
+    return _body_with(body, "additional_files", url, digest)
 
 
-def _body_with(body: NewContainer, url: str, digest: str) -> NewContainer:
+def _body_with(body: NewContainer, part: str, url: str, digest: str) -> NewContainer:
     from medperf.bodies import checked_input
 
     with checked_input():
-        return body.model_validate(
-            {**body.as_sent(), "additional_files_url": url, "additional_files_hash": digest}
-        )
+        return body.model_validate({**body.as_sent(), f"{part}_url": url, f"{part}_hash": digest})
 
 
 @container.command("set-operational")
@@ -298,6 +284,8 @@ def update(
             session.progress = progress = Progress(1)
             _, found = changing.fetched_new(changing.downloads(session, progress), url, progress.step)
             changing.check_same(url, found, thing.additional_files_hash, "its additional files")
+        if image_url is not None and thing.image_hash is not None:
+            changing.check_same(image_url, fetched_image(session, image_url), thing.image_hash, "its image")
 
     given = changing.what_was_given(
         description=description, additional_files_url=url, image_url=image_url, is_valid=is_valid

@@ -14,6 +14,7 @@ from medperf.causes import NEXT_STEP, Cause
 from medperf.engines.logs import last_lines
 from medperf.engines.mounts import Mount
 from medperf.errors import ContainerFailed, EngineUnavailable
+from medperf.image_archives import ImageArchive
 from medperf.manifest.model import Sandbox
 
 __all__ = [
@@ -59,10 +60,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Image:
-    """A container's image: the name in its manifest, and the registered SHA-256 that says which it is."""
+    """A container's image: the name in its manifest, and the SHA-256 that says which it is.
+
+    `digests` are others by which a store may know it; `archive` brings it here as a file, where there is one.
+    """
 
     name: str
     sha256: str
+    digests: tuple[str, ...] = ()
+    archive: Callable[[], ImageArchive] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medperf.engines.base import Engine, Image
-from medperf.errors import ClientError, EngineUnavailable
+from medperf.errors import ClientError, EngineUnavailable, Refused, ServerUnreachable
 from medperf.manifest.model import Manifest
 
 if TYPE_CHECKING:
     from medperf.engines.docker import DockerEngine
     from medperf.engines.sandbox import SandboxEngine
+    from medperf.images import ArchivedImage
 
 
 class Platform(StrEnum):
@@ -66,10 +67,13 @@ class Runnable:
     image_hash: str | None
     # One that is not is a folder of this machine, and its image the one that Docker has under its name.
     is_registered: bool = True
+    archived: ArchivedImage | None = field(default=None, compare=False)
 
     @property
     def image(self) -> Image | None:
-        """Its image, where both manifest and registration say which."""
+        """Its image, where both manifest and registration say which; one in an archive, once that was read."""
+        if self.archived is not None:
+            return self.archived.known
         if self.manifest.docker is None or self.image_hash is None:
             return None
         return Image(self.manifest.docker.image, self.image_hash)
@@ -183,24 +187,33 @@ class Engines:
                 hint="Use `--platform sandbox`, or ask its owner for an image.",
             )
             raise _NotInDocker("the container has no image", missing)
+        image = self._image_of(container, container.manifest.docker.image)
+        try:
+            return self.docker.get_image(image, on_line=self.on_line)
+        except (EngineUnavailable, Refused, ServerUnreachable) as error:
+            raise _NotInDocker("the registered image cannot be had", error) from error
+
+    def _image_of(self, container: Runnable, name: str) -> Image:
+        """Which image the container's is; one in an archive is fetched where that is not known yet."""
+        if container.archived is not None:
+            try:
+                return container.archived.identify()
+            except (EngineUnavailable, Refused, ServerUnreachable) as error:
+                raise _NotInDocker("the registered image cannot be had", error) from error
         if container.image is None and not container.is_registered:
             missing = EngineUnavailable(
-                f"The container {container.name} names the image {container.manifest.docker.image}, which Docker"
-                " does not have",
+                f"The container {container.name} names the image {name}, which Docker does not have",
                 hint="Build it, or bring it with `docker pull` or `docker load`; or use `--platform sandbox`.",
             )
             raise _NotInDocker("its image is not here", missing)
         if container.image is None:
             missing = EngineUnavailable(
-                f"The container {container.name} was registered without its image's hash, or as an archive, which"
-                " is not loaded yet: no image can be known to be the registered one",
+                f"The container {container.name} was registered without its image's hash: no image can be known to"
+                " be the registered one",
                 hint="Use `--platform sandbox`, or ask its owner to register it with the image's hash.",
             )
             raise _NotInDocker("the container was registered without its image's hash", missing)
-        try:
-            return self.docker.get_image(container.image, on_line=self.on_line)
-        except EngineUnavailable as error:
-            raise _NotInDocker("the registered image cannot be had", error) from error
+        return container.image
 
 
 class _NotInDocker(Exception):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from medperf.engines.base import CannotStart, Cause, EngineLost, EngineSilent, Image, Outcome, State, TaskSpec
 from medperf.engines.confinement import Confinement, confine
 from medperf.engines.docker_connection import FIRST_ANSWER_SECONDS, answering, connect
-from medperf.engines.docker_images import declared_volumes, find_image, pull_image
+from medperf.engines.docker_images import declared_volumes, find_image, load_image, pull_image
 from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
 from medperf.engines.docker_run import DockerRun, ended_by_force, kill, remove, start, started_at, state_of
@@ -91,12 +91,15 @@ class DockerEngine:
         self.get_image(_image_of(spec), on_line=on_line)
 
     def get_image(self, image: Image, *, on_line: Callable[[str], None]) -> str:
-        """The ID of the image that is registered, pulled where it is not here.
+        """The ID of the image that is registered, loaded from its archive or pulled where it is not here.
 
         EngineUnavailable where it cannot be had, IntegrityError where the registry has another under its name.
         """
         with answering():
-            return find_image(self._client, image) or pull_image(self._client, image, on_line=on_line)
+            found = find_image(self._client, image)
+            if found is None and image.archive is not None:
+                found = load_image(self._client, image, image.archive(), on_line=on_line)
+            return found or pull_image(self._client, image, on_line=on_line)
 
     def start(self, spec: TaskSpec) -> None:
         if spec.run_id in self._runs:

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from medperf.engines.base import CannotStart, Image
 from medperf.errors import EngineUnavailable, IntegrityError
+from medperf.image_archives import ImageArchive, as_docker_loads_it
+
+# A layer of many GB is unpacked before the engine says so.
+_LOAD_SECONDS = 1800
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -23,7 +27,7 @@ def find_image(client: DockerClient, image: Image) -> str | None:
     """
     from docker.errors import ImageNotFound
 
-    for reference in (f"sha256:{image.sha256}", image.name):
+    for reference in (*(f"sha256:{digest}" for digest in (image.sha256, *image.digests)), image.name):
         try:
             found = client.images.get(reference)
         except ImageNotFound:
@@ -83,9 +87,40 @@ def pull_image(client: DockerClient, image: Image, *, on_line: Callable[[str], N
     )
 
 
+def load_image(
+    client: DockerClient, image: Image, archive: ImageArchive, *, on_line: Callable[[str], None]
+) -> str:
+    """Load the image that an archive holds; its ID, which is the one that was read from the archive beforehand.
+
+    EngineUnavailable where the engine refuses it, IntegrityError where what it then has is not that image. What
+    the engine says of what it loaded counts for nothing.
+    """
+    on_line(f"loading the image {image.name} from its archive ({archive.file.stat().st_size / 1e6:,.1f} MB)")
+    patience, client.api.timeout = client.api.timeout, _LOAD_SECONDS
+    problem = ""
+    try:
+        for status in client.api.load_image(as_docker_loads_it(archive)):  # type: ignore[no-untyped-call]
+            problem = problem or str(status.get("error") or status.get("message") or "")
+    finally:
+        client.api.timeout = patience
+    found = find_image(client, image)
+    if found is not None:
+        return found
+    if problem:
+        raise EngineUnavailable(
+            f"Docker cannot load the image {image.name}: {problem.splitlines()[0]:.300}",
+            hint="Check its disk (`docker system df`). If there is space, it is the archive: tell its owner.",
+        )
+    raise IntegrityError(
+        f"What Docker loaded for {image.name} is not the image of its archive (sha256:{image.sha256}).",
+        hint="Do not run it. Where Docker keeps images in containerd, it knows only those of an OCI layout by a"
+        " hash of theirs: the owner makes such an archive with Docker 25 or later.",
+    )
+
+
 def _is_registered(image_id: str, repository_digests: Any, image: Image) -> bool:
-    names = (image_id, *(str(digest).partition("@")[2] for digest in repository_digests))
-    return f"sha256:{image.sha256}" in names
+    names = {image_id, *(str(digest).partition("@")[2] for digest in repository_digests)}
+    return not names.isdisjoint(f"sha256:{digest}" for digest in (image.sha256, *image.digests))
 
 
 def _tell(status: dict[str, Any], on_line: Callable[[str], None]) -> None:

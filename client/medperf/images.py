@@ -1,0 +1,85 @@
+"""An image that is registered as an archive: fetched and read when an engine asks for it, then remembered."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medperf.assets import Assets
+from medperf.engines.base import Image
+from medperf.errors import EngineUnavailable, IntegrityError
+from medperf.files import make_private_folder, write_atomically
+from medperf.image_archives import ImageArchive, is_sif, read_image_archive
+
+RECORDS = "images"
+_DIGESTS = re.compile(r"([0-9a-f]{64}\n)+", re.ASCII)
+
+
+@dataclass
+class ArchivedImage:
+    """The image `name` of a manifest, in the archive behind a URL whose SHA-256 is registered.
+
+    Which image an archive holds is kept beside the fetched files, so that an engine that has the image needs the
+    archive no more.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    assets: Assets
+    known: Image | None = field(default=None, init=False)
+
+    def identify(self) -> Image:
+        """Which image it is, from the archive itself; fetched where that is not known yet.
+
+        IntegrityError where the URL gives another file, BadManifest where it is no archive of one image,
+        EngineUnavailable where it is another engine's.
+        """
+        if self.known is None:
+            digests = _read_record(self._record) or _digests(self._read())
+            self.known = Image(self.name, digests[0], digests[1:], archive=self._bring)
+        return self.known
+
+    def _bring(self) -> ImageArchive:
+        found = self._read()
+        if self.known is not None and found.sha256 != self.known.sha256:
+            raise IntegrityError(
+                f"The record {self._record} named another image than its archive holds. It is mended.",
+                hint="Run the same command again.",
+            )
+        return found
+
+    def _read(self) -> ImageArchive:
+        file = self.assets.fetch(self.url, self.sha256)
+        if is_sif(file):
+            raise EngineUnavailable(
+                f"The image {self.url} is one of Singularity (SIF), which Docker does not run",
+                hint="Use `--platform sandbox`, or ask its owner for an archive made by `docker save`.",
+            )
+        found = read_image_archive(file, name=self.url)
+        write_record(self._record, _digests(found))
+        return found
+
+    @property
+    def _record(self) -> Path:
+        return self.assets.root / RECORDS / self.sha256
+
+
+def write_record(file: Path, digests: tuple[str, ...]) -> None:
+    """Keep a list of SHA-256, a line each."""
+    make_private_folder(file.parent)
+    write_atomically(file, "".join(f"{digest}\n" for digest in digests))
+
+
+def _digests(archive: ImageArchive) -> tuple[str, ...]:
+    return (archive.sha256, *archive.digests)
+
+
+def _read_record(file: Path) -> tuple[str, ...]:
+    """What was kept; nothing where nothing was, or where it is damaged."""
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    return tuple(text.split()) if _DIGESTS.fullmatch(text) else ()
