@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from medperf.engines.wheels import MACHINES, target_options
 from medperf.errors import ClientError
 from medperf.manifest import Package, parse_manifest
 
 PROJECT = Path(__file__).resolve().parents[1]
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 DOWNLOAD = (*PIP, "download", "--quiet", "--only-binary", ":all:", "--no-deps", "--require-hashes")
-# Debian 10 and whatever is newer. A wheel for an older glibc fits as well.
-_NEWEST_GLIBC = 28
-_OLD_NAMES = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
 
 
 def main() -> int:
@@ -32,7 +29,7 @@ def main() -> int:
     if wanted.folder.exists():
         sys.stderr.write(f"{wanted.folder} is there already: remove it, or name another folder.\n")
         return 1
-    target = _target(wanted.python_version, wanted.machine)
+    target = target_options(wanted.python_version, wanted.machine)
     try:
         with tempfile.TemporaryDirectory() as work:
             made = Path(work) / "stick"
@@ -54,23 +51,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--python-version", default="", help="of the machine, such as 3.12; else that of this Python"
     )
-    parser.add_argument(
-        "--machine", default="", choices=("", "x86_64", "aarch64"), help="its kind; else this one's"
-    )
+    parser.add_argument("--machine", default="", choices=("", *MACHINES), help="its kind; else this one's")
     parser.add_argument(
         "--manifest", type=Path, action="append", help="a container's mlcube.yaml; may be repeated"
     )
     return parser.parse_args()
-
-
-def _target(python_version: str, machine: str) -> list[str]:
-    """pip's options for wheels of another Python or machine."""
-    options = ["--python-version", python_version, "--implementation", "cp"] if python_version else []
-    if python_version or machine:
-        kind = machine or platform.machine()
-        tags = [f"manylinux_2_{minor}" for minor in range(_NEWEST_GLIBC, 4, -1)] + list(_OLD_NAMES)
-        options += [word for tag in tags for word in ("--platform", f"{tag}_{kind}")]
-    return options
 
 
 def _client(made: Path, target: list[str]) -> None:

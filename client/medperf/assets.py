@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from medperf.identity import hash_folders
 # A second process waits for the first one's download; one that takes longer than this is not waited for.
 _WAIT_SECONDS = 3600.0
 _CONTENT = "content"
+# Holds the BLAKE3 of the content; its time says when it was last used.
+SEAL = "blake3"
 
 # Given a URL and what takes the bytes, streams what is behind the URL.
 Download = Callable[[str, Callable[[bytes], object]], object]
@@ -40,7 +43,34 @@ class Assets:
         with locked(self._locks / f"{sha256}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
             if not file.exists() or _sha256(file) != sha256:
                 self._get(url, sha256, file)
+            os.utime(file)  # that it is used
         return file
+
+    def has(self, sha256: str) -> bool:
+        """Whether the file with this hash is here and is not damaged."""
+        return self.is_here(sha256) and self.is_intact_file(self.place(sha256))
+
+    def is_here(self, sha256: str) -> bool:
+        """Whether a file is kept under this hash, damaged or not."""
+        return self.place(sha256).is_file()
+
+    @staticmethod
+    def is_intact_file(file: Path) -> bool:
+        """Whether a kept file is what its name says."""
+        return _sha256(file) == file.name
+
+    def place(self, sha256: str) -> Path:
+        """Where the file with this hash is kept."""
+        return self._files / sha256
+
+    def keep(self, file: Path, sha256: str) -> None:
+        """Keep a file that came another way under its hash, which was checked; it may be taken from its place."""
+        for folder in (self._files, self._locks):
+            make_private_folder(folder)
+        with locked(self._locks / f"{sha256}.lock", what=f"the file {sha256}", wait_seconds=_WAIT_SECONDS):
+            if not self.has(sha256):
+                file.replace(self.place(sha256))
+            os.utime(self.place(sha256))
 
     def fetch_new(self, url: str) -> tuple[Path, str]:
         """The file behind a URL whose hash is not registered, fetched in any case, and its SHA-256."""
@@ -84,19 +114,21 @@ def sealed(folder: Path, build: Callable[[Path], None]) -> Path:
     What is there from before is hashed again: a folder that somebody edited, or that was built by halves, is
     built anew, so that it never runs under the registered hash.
     """
-    content, seal = folder / _CONTENT, folder / "blake3"
+    content, seal = folder / _CONTENT, folder / SEAL
     make_private_folder(folder.parent)
     with locked(folder.with_name(f"{folder.name}.lock"), what=str(folder), wait_seconds=_WAIT_SECONDS):
-        if not _is_intact(content, seal):
+        if not is_intact(folder):
             shutil.rmtree(folder, ignore_errors=True)
             content.mkdir(mode=0o700, parents=True)
             build(content)
             write_atomically(seal, hash_folders({_CONTENT: content}).data_hash)
+        os.utime(seal)  # that it is used
     return content
 
 
-def _is_intact(content: Path, seal: Path) -> bool:
+def is_intact(folder: Path) -> bool:
+    """Whether a sealed folder is there as it was built."""
     try:
-        return hash_folders({_CONTENT: content}).data_hash == seal.read_text()
+        return hash_folders({_CONTENT: folder / _CONTENT}).data_hash == (folder / SEAL).read_text()
     except (OSError, IntegrityError):
         return False

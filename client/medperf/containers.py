@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from medperf import archives
 from medperf.assets import Assets, sealed
+from medperf.cache import note_container
 from medperf.engines.choice import Runnable
 from medperf.errors import IntegrityError, UsageError
 from medperf.home import Home
-from medperf.images import ArchivedImage
+from medperf.image_archives import ImageArchive
+from medperf.images import ArchivedImage, saved_image
 from medperf.manifest import Manifest, Role, parse_manifest, require_tasks
 from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.registry import ContainerView
@@ -33,6 +36,7 @@ class LocalContainer:
     image_hash: str | None = None
     folder: Path | None = None
     archived_image: ArchivedImage | None = None
+    saved_image: Callable[[], ImageArchive] | None = None
 
     @property
     def runnable(self) -> Runnable:
@@ -45,6 +49,7 @@ class LocalContainer:
             self.image_hash,
             is_registered=self.folder is None,
             archived=self.archived_image,
+            saved=self.saved_image,
         )
 
     @property
@@ -82,18 +87,21 @@ def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Asse
             archives.extract(archive, workspace / _ADDITIONAL_FILES)
 
     folder = sealed(home.containers / view.hash, lay_out)
+    note_container(folder.parent, view)
     # Behind a URL is an archive, and the hash is the archive's.
     archived = None
     if view.image_url is not None and view.image_hash is not None and manifest.docker is not None:
         archived = ArchivedImage(manifest.docker.image, view.image_url, view.image_hash, assets)
+    named = view.image_hash if view.image_url is None else None
     return LocalContainer(
         view.id,
         view.name,
         view.hash,
         manifest,
         folder / "workspace",
-        image_hash=view.image_hash if view.image_url is None else None,
+        image_hash=named,
         archived_image=archived,
+        saved_image=None if named is None else saved_image(assets, named),
     )
 
 

@@ -20,6 +20,8 @@ from typing import BinaryIO
 from .errors import Busy
 
 FOLDER_MODE = 0o700
+# What mkstemp gives a file.
+_OWN_MODE = 0o600
 _POLL_SECONDS = 0.05
 # Less than any command needs.
 _FULL_BYTES = 1024**2
@@ -55,7 +57,10 @@ def partial_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         descriptor, partial = _claimed_file(path)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, mode)
+                if mode != _OWN_MODE:
+                    # A stick's file system (FAT) may have no such modes.
+                    with suppress(PermissionError):
+                        os.fchmod(descriptor, mode)
                 yield file
                 file.flush()
                 os.fsync(descriptor)

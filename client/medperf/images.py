@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,38 @@ class ArchivedImage:
     @property
     def _record(self) -> Path:
         return self.assets.root / RECORDS / self.sha256
+
+
+def keep_saved(assets: Assets, image_hash: str, archive_sha256: str) -> None:
+    """Remember that the image that is registered by this hash is in the kept file with that one."""
+    write_record(_saved(assets.root, image_hash), (archive_sha256,))
+
+
+def saved_image(assets: Assets, image_hash: str) -> Callable[[], ImageArchive] | None:
+    """What brings a registered image from the file that a bundle carried; None where none did."""
+    sha256 = saved_file(assets.root, image_hash)
+    if sha256 is None or not assets.is_here(sha256):
+        return None
+
+    def bring() -> ImageArchive:
+        if not assets.has(sha256):
+            raise IntegrityError(
+                f"The file of the image {image_hash}, which a bundle brought, is damaged.",
+                hint="Import the bundle again: medperf bundle import FILE",
+            )
+        return read_image_archive(assets.place(sha256))
+
+    return bring
+
+
+def saved_file(root: Path, image_hash: str) -> str | None:
+    """The SHA-256 of the file that holds a registered image, where a bundle brought one into these assets."""
+    record = _read_record(_saved(root, image_hash))
+    return record[0] if record else None
+
+
+def _saved(root: Path, image_hash: str) -> Path:
+    return root / RECORDS / f"saved-{image_hash}"
 
 
 def write_record(file: Path, digests: tuple[str, ...]) -> None:

@@ -17,6 +17,8 @@ from .prompts import confirm, show_before_sending, yes_option
 from .session import Session, pass_session
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from medperf.datasets import LocalDataset
     from medperf.evaluation import Evaluation
     from medperf_contracts.associations import AssociationView, NewAssociation
@@ -106,16 +108,30 @@ def create(
 
 
 @dataset.command()
-@click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
+@click.option("--data_uid", "-d", help=DATA_UID_HELP)
+@click.option(
+    "--from",
+    "file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="What `medperf dataset export` wrote on another machine; it is asked to take part as well.",
+)
 @yes_option
 @pass_session
-def submit(session: Session, data_uid: str, yes: bool) -> None:
+def submit(session: Session, data_uid: str | None, file: Path | None, yes: bool) -> None:
     """Register a prepared dataset's metadata: it is printed, you are asked, it is sent. The data stays."""
     from medperf.datasets import alone_with, find_dataset
+    from medperf.errors import UsageError
     from medperf_contracts.registry import DatasetView
 
+    from .carrying import submit_dataset
     from .changing import differences
 
+    if file is not None and data_uid is None:
+        submit_dataset(session, file, yes=yes)
+        return
+    if data_uid is None or file is not None:
+        raise UsageError("Say which dataset to submit.", hint="Give either --data_uid UID or --from FILE.")
     gateway = session.gateway
     chosen = find_dataset(session.home, data_uid)
     with alone_with(session.home, chosen):
@@ -208,13 +224,55 @@ def associate(session: Session, benchmark_id: int, data_uid: str, how: How, yes:
         _show(ask_to_take_part(work.gateway, body, seen))
 
 
+@dataset.command()
+@click.option("--benchmark", "-b", "benchmark_id", required=True, type=UID, help="The benchmark's UID.")
+@click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The file to write; it must not be there yet.",
+)
+@how_options
+@yes_option
+@pass_session
+def export(session: Session, benchmark_id: int, data_uid: str, output: Path, how: How, yes: bool) -> None:
+    """Write a dataset's metadata and its request to take part to a file, to be submitted from elsewhere.
+
+    The benchmark's reference model runs on the data first. What will be written is printed, you are asked.
+    """
+    from medperf.carried import TakingPart
+    from medperf.datasets import alone_with, find_dataset
+
+    from .carrying import check_is_free, write_dataset
+    from .progress import Progress
+    from .tables import as_yaml
+    from .work import Work, benchmark_view, check_open, check_prepared_for, who_sees_scores
+
+    check_is_free(output)
+    work = Work.begin(session, Progress(1), how)
+    chosen = find_dataset(session.home, data_uid)
+    with alone_with(session.home, chosen):
+        benchmark = benchmark_view(work.gateway, benchmark_id)
+        check_open(benchmark)
+        check_prepared_for(work.gateway, chosen, benchmark)
+        evaluation = _compatibility_test(work, chosen, benchmark)
+        chosen.verify()
+        taking_part = TakingPart(benchmark_id=benchmark_id, summary=_summary(evaluation))
+        show_before_sending("This is all of the dataset that will be written:", chosen.body())
+        click.echo(f"And of the request to take part:\n\n{as_yaml(taking_part)}")
+        click.echo(who_sees_scores(benchmark))
+        confirm(f"Write it to {output}, to be submitted from elsewhere?", yes=yes)
+        write_dataset(session, chosen.body(), taking_part, output)
+
+
 def _compatibility_test(work: Work, dataset: LocalDataset, benchmark: BenchmarkView) -> Evaluation:
     """Run the benchmark's reference model and metrics on the data, and keep the result under its name."""
     from medperf.evaluation import evaluate, is_evaluated
     from medperf.manifest import Role
     from medperf.results import name_result
-
-    from .work import registered_id
 
     model = work.container(benchmark.reference_model_id, Role.MODEL)
     metrics = work.container(benchmark.metrics_id, Role.METRICS)
@@ -231,31 +289,32 @@ def _compatibility_test(work: Work, dataset: LocalDataset, benchmark: BenchmarkV
         )
         if evaluated.from_cache:
             work.progress.line("was run before: its result is taken from the local cache")
-    name_result(
-        work.session.home,
-        evaluated.evaluation,
-        benchmark_id=benchmark.id,
-        model_id=model.id,
-        dataset_id=registered_id(dataset),
-    )
+    if dataset.server_id is not None:
+        name_result(
+            work.session.home,
+            evaluated.evaluation,
+            benchmark_id=benchmark.id,
+            model_id=model.id,
+            dataset_id=dataset.server_id,
+        )
     return evaluated.evaluation
 
 
 def _request(benchmark_id: int, dataset_id: int, evaluation: Evaluation) -> NewAssociation:
-    """The request with its execution summary: metrics and times, and nothing that a container printed."""
     from medperf_contracts.associations import NewAssociation
 
+    return NewAssociation(benchmark_id=benchmark_id, dataset_id=dataset_id, summary=_summary(evaluation))
+
+
+def _summary(evaluation: Evaluation) -> dict[str, JsonValue]:
+    """What a compatibility test gave: metrics and times, and nothing that a container printed."""
     seconds = (evaluation.finished_at - evaluation.started_at).total_seconds()
-    return NewAssociation(
-        benchmark_id=benchmark_id,
-        dataset_id=dataset_id,
-        summary={
-            "metrics": evaluation.metrics,
-            "started_at": evaluation.started_at.isoformat(timespec="seconds"),
-            "finished_at": evaluation.finished_at.isoformat(timespec="seconds"),
-            "seconds": round(seconds, 1),
-        },
-    )
+    return {
+        "metrics": evaluation.metrics,
+        "started_at": evaluation.started_at.isoformat(timespec="seconds"),
+        "finished_at": evaluation.finished_at.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+    }
 
 
 def _show(association: AssociationView) -> None:

@@ -25,6 +25,8 @@ COMMANDS = {
     "association": ("medperf.cli.association:association", "Requests to take part in benchmarks, and decisions."),
     "auth": ("medperf.cli.auth:auth", "Who is logged in."),
     "benchmark": ("medperf.cli.benchmark:benchmark", "Benchmarks: look at them, set them up, run them."),
+    "bundle": ("medperf.cli.bundle:bundle", "What a benchmark needs, as a file for a site without internet."),
+    "cache": ("medperf.cli.cache:cache", "What is kept here that can be had again: look, check, make space."),
     "container": ("medperf.cli.container:container", "Containers: preparations, models, metrics; register them."),
     "dataset": ("medperf.cli.dataset:dataset", "Datasets: prepare, submit, associate."),
     "doctor": ("medperf.cli.doctor:doctor", "What is well here and what is not, and what to do."),

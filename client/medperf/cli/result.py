@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from medperf.errors import ClientError
     from medperf.home import Home
     from medperf.results import LocalResult
+    from medperf_contracts.results import NewResult
 
     # The result's name, and why it was not sent.
     Failure = tuple[str, ClientError]
@@ -61,55 +64,116 @@ def view(session: Session, result_uid: str, as_json_text: bool) -> None:
     print_view(find_result(session.home, result_uid).model_dump(mode="json"), as_json_text=as_json_text)
 
 
-@result.command()
-@click.option(
-    "--result", "-r", "names", multiple=True, help="The local result UID, such as b1m4d1; may be repeated."
+_OF_RESULTS = (
+    click.option(
+        "--result", "-r", "names", multiple=True, help="The local result UID, such as b1m4d1; may be repeated."
+    ),
+    click.option("--all", "every", is_flag=True, help="Every result not yet sent."),
 )
-@click.option("--all", "every", is_flag=True, help="Every result not yet sent.")
+
+
+@result.command()
+@_OF_RESULTS[0]
+@_OF_RESULTS[1]
+@click.option(
+    "--from",
+    "file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="What `medperf result export` wrote on another machine.",
+)
 @yes_option
 @pass_session
-def submit(session: Session, names: tuple[str, ...], every: bool, yes: bool) -> None:
+def submit(session: Session, names: tuple[str, ...], every: bool, file: Path | None, yes: bool) -> None:
     """Submit results: what will be sent is printed, you are asked, it is sent. An accepted result is final."""
-    from medperf.errors import Refused, UsageError
-    from medperf.results import find_result
+    from medperf.errors import UsageError
 
+    from .carrying import submit_results
     from .work import benchmark_view, who_sees_scores
+
+    if file is not None:
+        if names or every:
+            raise UsageError("--from says which results already.", hint="Leave out --result and --all.")
+        submit_results(session, file, yes=yes)
+        return
+    _check_choice(names, every=every)
+    # Before anything local: where the server has another store, the local folder may be set aside.
+    gateway = session.gateway
+    failures: list[Failure] = []
+    chosen = chosen_results(session.home, names, failures, every=every)
+    waiting = [local for local in chosen if local.submitted_id is None]
+    for local in chosen:
+        if local.submitted_id is not None and not every:
+            click.echo(f"{local.name} is on the server already, as result {local.submitted_id}.")
+    if not waiting and not failures:
+        click.echo("Nothing is left to send.")
+        return
+    with ExitStack() as alone:
+        ready = ready_results(session.home, gateway, waiting, alone, failures)
+        if ready:
+            for one in ready:
+                show_before_sending(f"{one.name}: this is all that will be sent to {session.server}:", one.body)
+            for benchmark_id in sorted({one.body.benchmark_id for one in ready}):
+                click.echo(who_sees_scores(benchmark_view(gateway, benchmark_id)))
+            confirm(f"Submit {', '.join(one.name for one in ready)}? It cannot be changed afterwards.", yes=yes)
+        report(failures, done=send_all(session.home, gateway, ready, failures))
+
+
+@result.command()
+@_OF_RESULTS[0]
+@_OF_RESULTS[1]
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The file to write; it must not be there yet.",
+)
+@yes_option
+@pass_session
+def export(session: Session, names: tuple[str, ...], every: bool, output: Path, yes: bool) -> None:
+    """Write results to a file, to be submitted from elsewhere: it is printed, you are asked, it is written."""
+    from .carrying import export_results
+
+    _check_choice(names, every=every)
+    export_results(session, names, every=every, output=output, yes=yes)
+
+
+def _check_choice(names: tuple[str, ...], *, every: bool) -> None:
+    from medperf.errors import UsageError
 
     if bool(names) == every:
         raise UsageError(
             "Say which results to submit.", hint="Give --result UID (`medperf result ls --local`), or --all."
         )
-    # Before anything local: where the server has another store, the local folder may be set aside.
-    gateway = session.gateway
-    failures: list[Failure] = []
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A result that can be sent: its name, what is sent, and the approved association that it stands on."""
+
+    name: str
+    body: NewResult
+    association_id: int
+    # Its record on this machine, if it has one.
+    local: LocalResult | None
+
+    @property
+    def seen(self) -> list[str]:
+        """What the request builds on."""
+        body = self.body
+        kinds = {"benchmark": body.benchmark_id, "dataset": body.dataset_id, "container": body.model_id}
+        return [f"association/{self.association_id}", *(f"{kind}/{uid}" for kind, uid in kinds.items())]
+
+
+def chosen_results(home: Home, names: Sequence[str], failures: list[Failure], *, every: bool) -> list[LocalResult]:
+    """The local results that a person named, or all of theirs; `failures` gets what cannot be read."""
+    from medperf.results import find_result
+
     if every:
-        chosen = _all_of_ones_own(session.home, failures)
-    else:
-        chosen = [find_result(session.home, name) for name in dict.fromkeys(names)]
-    waiting = [one for one in chosen if one.submitted_id is None]
-    for one in chosen:
-        if one.submitted_id is not None and not every:
-            click.echo(f"{one.name} is on the server already, as result {one.submitted_id}.")
-    if not waiting and not failures:
-        click.echo("Nothing is left to send.")
-        return
-    with ExitStack() as alone:
-        ready = _ready(session.home, gateway, waiting, alone, failures)
-        if ready:
-            for one, _ in ready:
-                show_before_sending(f"{one.name}: this is all that will be sent to {session.server}:", one.body())
-            for benchmark_id in sorted({one.benchmark_id for one, _ in ready}):
-                click.echo(who_sees_scores(benchmark_view(gateway, benchmark_id)))
-            confirm(f"Submit {', '.join(one.name for one, _ in ready)}? It cannot be changed afterwards.", yes=yes)
-        sent = 0
-        for one, seen in ready:
-            try:
-                click.echo(_send(session.home, gateway, one, seen))
-            except Refused as error:
-                failures.append((one.name, error))
-            else:
-                sent += 1
-    _report(failures, sent=sent)
+        return _all_of_ones_own(home, failures)
+    return [find_result(home, name) for name in dict.fromkeys(names)]
 
 
 def _all_of_ones_own(home: Home, failures: list[Failure]) -> list[LocalResult]:
@@ -127,10 +191,10 @@ def _all_of_ones_own(home: Home, failures: list[Failure]) -> list[LocalResult]:
     return chosen
 
 
-def _ready(
+def ready_results(
     home: Home, gateway: Gateway, waiting: Sequence[LocalResult], alone: ExitStack, failures: list[Failure]
-) -> list[tuple[LocalResult, list[str]]]:
-    """The results that can be sent, each with what its request builds on; `failures` gets why others cannot.
+) -> list[Sending]:
+    """The results that can be sent; `failures` gets why others cannot.
 
     Each one's prepared data is hashed again, once a dataset, and kept from other commands until `alone` is left.
     """
@@ -157,8 +221,7 @@ def _ready(
         except (Busy, IntegrityError, NotApproved, UsageError) as error:
             failures.append((one.name, error))
             continue
-        kinds = {"benchmark": one.benchmark_id, "dataset": one.dataset_id, "container": one.model_id}
-        ready.append((one, [f"association/{association.id}", *(f"{kind}/{uid}" for kind, uid in kinds.items())]))
+        ready.append(Sending(one.name, one.body(), association.id, one))
     return ready
 
 
@@ -176,40 +239,63 @@ def _as_prepared(home: Home, dataset_id: int, alone: ExitStack) -> LocalDataset 
     return dataset
 
 
-def _send(home: Home, gateway: Gateway, one: LocalResult, seen: list[str]) -> str:
+def send_all(home: Home, gateway: Gateway, ready: Sequence[Sending], failures: list[Failure]) -> int:
+    """Send one result after the other; how many were sent. `failures` gets why others were not."""
+    from medperf.errors import Refused
+
+    sent = 0
+    for one in ready:
+        try:
+            click.echo(_send(home, gateway, one))
+        except Refused as error:
+            failures.append((one.name, error))
+        else:
+            sent += 1
+    return sent
+
+
+def _send(home: Home, gateway: Gateway, one: Sending) -> str:
     """Send a result and write down under which ID the server has it; what to tell the person."""
     from medperf.errors import Refused
-    from medperf.results import record_submission
     from medperf_contracts.results import ResultView
 
     from .work import existing_id
 
     try:
-        accepted = gateway.post("/results", one.body(), ResultView, seen=seen)
+        accepted = gateway.post("/results", one.body, ResultView, seen=one.seen)
     except Refused as refused:
         there = existing_id(refused, "result")
         if there is None:
             raise
-        record_submission(home, one, there, user_id=gateway.user_id)
+        _record(home, gateway, one, there)
         return f"{one.name} was accepted before, as result {there}: that one stands."
-    record_submission(home, one, accepted.id, user_id=gateway.user_id)
+    _record(home, gateway, one, accepted.id)
     return f"{one.name} is accepted. Server UID: {accepted.id}"
 
 
-def _report(failures: Sequence[Failure], *, sent: int) -> None:
-    """Return if all was sent; PartlyDone where some was, the first failure's own error where nothing was."""
+def _record(home: Home, gateway: Gateway, one: Sending, result_id: int) -> None:
+    from medperf.results import record_submission
+
+    if one.local is not None:
+        record_submission(home, one.local, result_id, user_id=gateway.user_id)
+
+
+def report(failures: Sequence[Failure], *, done: int, verb: str = "sent") -> None:
+    """Return if all was done; PartlyDone where some was, the first failure's own error where nothing was."""
     from medperf.errors import PartlyDone
 
     if not failures:
         click.echo("✅ Done!")
         return
-    if len(failures) == 1 and not sent:
+    if len(failures) == 1 and not done:
         raise failures[0][1]
     for name, error in failures:
-        click.echo(printable(f"{name} was not sent: {error}\nWhat to do: {error.hint}"), err=True)
-    if not sent:
+        click.echo(printable(f"{name} was not {verb}: {error}\nWhat to do: {error.hint}"), err=True)
+    if not done:
         raise failures[0][1]
     raise PartlyDone(
-        f"{len(failures)} of {sent + len(failures)} results were not sent.",
-        hint="Why stands above. `medperf result submit --all` sends what is left.",
+        f"{len(failures)} of {done + len(failures)} results were not {verb}.",
+        hint="Why stands above. The same command with --all does what is left."
+        if verb != "sent"
+        else "Why stands above. `medperf result submit --all` sends what is left.",
     )

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from medperf.terminal import printable
+
 if TYPE_CHECKING:
     from medperf.api import Gateway
     from medperf.errors import StoreChanged
@@ -36,6 +38,7 @@ class Session:
         self.server_given: str | None = None
         self.ca_given: str | None = None
         self.allow_http = False
+        self.offline_given = False
         self.yes = False
         self.progress: Progress | None = None
         self.asks_server = True
@@ -102,18 +105,50 @@ class Session:
 
         home = self.home
         home.folder(".")  # before anything is looked for in it: where it cannot be made, that is what is said
+        if self.is_offline:
+            return self._without_server(home)
         asks = self.ask_password if prompts.has_terminal() else None
         gateway = Gateway(home, network=self.network, ask_login=asks)
         click.get_current_context().call_on_close(gateway.close)
         if not self.asks_server:
             return gateway
-        answered = gateway.server()
+        answered = self._answered(gateway)
         try:
             home.check_store(answered)
         except StoreChanged as changed:
             self._make_way(changed, answered)
         self.network.remember(home.root)
         tell_pip(home, self.network)
+        return gateway
+
+    @cached_property
+    def is_offline(self) -> bool:
+        """Whether the server is not asked: its answers are those that bundles brought."""
+        from medperf.offline import is_offline
+
+        return is_offline(self.offline_given)
+
+    def _answered(self, gateway: Gateway) -> ServerView:
+        """What the server says of itself; where it is out of reach, a bundle that was imported is spoken of."""
+        from medperf.errors import ServerUnreachable
+
+        try:
+            return gateway.server()
+        except ServerUnreachable as error:
+            from medperf.offline import kept_bundle
+
+            if kept_bundle(self.home) is None:
+                raise
+            way = " Or work from the bundle that was imported here: --offline (MEDPERF_OFFLINE=1)."
+            raise ServerUnreachable(str(error), hint=error.hint + way) from error
+
+    def _without_server(self, home: Home) -> Gateway:
+        from medperf.offline import offline_gateway, without_index
+
+        gateway = offline_gateway(home, notice=lambda text: click.echo(printable(text), err=True))
+        context = click.get_current_context()
+        context.call_on_close(gateway.close)
+        context.with_resource(without_index())
         return gateway
 
     def _make_way(self, changed: StoreChanged, answered: ServerView) -> None:
@@ -141,13 +176,20 @@ class Session:
 
 
 def server_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Add `--server`, `--ca` and `--allow_http`, which are understood before and after the command's name."""
+    """Add `--server`, `--ca`, `--offline`, `--allow_http`, understood before and after the command's name."""
     command = click.option(
         "--allow_http",
         is_flag=True,
         expose_value=False,
         callback=_remember_allow_http,
         help="Let plain http leave this machine, readable to all on the way; else MEDPERF_ALLOW_HTTP=1.",
+    )(command)
+    command = click.option(
+        "--offline",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember_offline,
+        help="Ask no server: work from what `medperf bundle import` brought; else MEDPERF_OFFLINE=1.",
     )(command)
     command = click.option(
         "--ca",
@@ -187,6 +229,11 @@ def _remember_ca(context: click.Context, _: click.Parameter, value: str | None) 
 def _remember_allow_http(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         context.ensure_object(Session).allow_http = True
+
+
+def _remember_offline(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Session).offline_given = True
 
 
 def tell_pip(home: Home, network: Network) -> None:

@@ -16,6 +16,7 @@ from medperf.manifest.model import Manifest
 if TYPE_CHECKING:
     from medperf.engines.docker import DockerEngine
     from medperf.engines.sandbox import SandboxEngine
+    from medperf.image_archives import ImageArchive
     from medperf.images import ArchivedImage
 
 
@@ -68,6 +69,7 @@ class Runnable:
     # One that is not is a folder of this machine, and its image the one that Docker has under its name.
     is_registered: bool = True
     archived: ArchivedImage | None = field(default=None, compare=False)
+    saved: Callable[[], ImageArchive] | None = field(default=None, compare=False)
 
     @property
     def image(self) -> Image | None:
@@ -76,7 +78,7 @@ class Runnable:
             return self.archived.known
         if self.manifest.docker is None or self.image_hash is None:
             return None
-        return Image(self.manifest.docker.image, self.image_hash)
+        return Image(self.manifest.docker.image, self.image_hash, archive=self.saved)
 
 
 @dataclass

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medperf.engines.base import CannotStart, Cause, EngineLost, EngineSilent, Image, Outcome, State, TaskSpec
 from medperf.engines.confinement import Confinement, confine
 from medperf.engines.docker_connection import FIRST_ANSWER_SECONDS, answering, connect
-from medperf.engines.docker_images import declared_volumes, find_image, load_image, pull_image
+from medperf.engines.docker_images import declared_volumes, find_image, load_image, pull_image, save_image
 from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
 from medperf.engines.docker_run import DockerRun, ended_by_force, kill, remove, start, started_at, state_of
@@ -100,6 +100,12 @@ class DockerEngine:
             if found is None and image.archive is not None:
                 found = load_image(self._client, image, image.archive(), on_line=on_line)
             return found or pull_image(self._client, image, on_line=on_line)
+
+    def save_image(self, image: Image, file: BinaryIO, *, on_line: Callable[[str], None]) -> None:
+        """Write the registered image, brought here where it is not, as an archive of `docker save`."""
+        image_id = self.get_image(image, on_line=on_line)
+        with answering():
+            save_image(self._client, image_id, file)
 
     def start(self, spec: TaskSpec) -> None:
         if spec.run_id in self._runs:

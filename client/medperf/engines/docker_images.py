@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medperf.engines.base import CannotStart, Image
 from medperf.errors import EngineUnavailable, IntegrityError
@@ -116,6 +116,16 @@ def load_image(
         hint="Do not run it. Where Docker keeps images in containerd, it knows only those of an OCI layout by a"
         " hash of theirs: the owner makes such an archive with Docker 25 or later.",
     )
+
+
+def save_image(client: DockerClient, image_id: str, file: BinaryIO) -> None:
+    """Write an image that the engine has as an archive, without its names."""
+    patience, client.api.timeout = client.api.timeout, _LOAD_SECONDS
+    try:
+        for chunk in client.images.get(image_id).save():
+            file.write(chunk)
+    finally:
+        client.api.timeout = patience
 
 
 def _is_registered(image_id: str, repository_digests: Any, image: Image) -> bool:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medperf.engines.logs import last_lines
@@ -22,7 +22,7 @@ from medperf.files import make_private_folder, partial_folder, write_atomically
 from medperf.manifest.model import Package
 
 # Only what is already built, only what the manifest names, each with one of its hashes: nothing runs.
-_PIP = ("install", "--only-binary", ":all:", "--require-hashes", "--no-deps")
+_PIP = ("install", "--only-binary", ":all:", "--require-hashes", "--no-deps", "--no-warn-script-location")
 # pip, which dies with the client (prctl's PR_SET_PDEATHSIG and SIGKILL): nothing goes on unseen.
 _MORTAL = """
 import ctypes, os, runpy, sys
@@ -32,11 +32,15 @@ if os.getppid() != int(sys.argv.pop(1)):
 sys.argv[0] = "pip"
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
-_QUIET = ("--disable-pip-version-check", "--no-input", "--no-warn-script-location", "--progress-bar", "off")
+# The same for wheels that are only fetched, perhaps for another Python.
+_DOWNLOAD = ("download", "--only-binary", ":all:", "--require-hashes", "--no-deps")
+_QUIET = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
 
 
 # What pip is to trust here, where a site has a CA of its own: it takes one file, in place of its own choice.
 _TRUSTED = "trusted.pem"
+# Wheels that a bundle brought, which pip looks at beside its index. They are held to their hashes like all others.
+WHEELS = "wheels"
 # Where pip's `requests` would look instead of that file; what they name is in it.
 OTHER_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 # A name and password in an address, as pip may print it.
@@ -84,29 +88,51 @@ def install(root: Path, packages: tuple[Package, ...], *, on_line: Callable[[str
     return sealed(folder, build)
 
 
-def _install(packages: tuple[Package, ...], content: Path, *, log: Path) -> None:
+def _check_pip() -> None:
     if importlib.util.find_spec("pip") is None:
         raise EngineUnavailable(
             "The sandbox needs pip, which is missing from the client's own Python environment",
             hint=f"Run `{sys.executable} -m ensurepip`, or install the client with `python3 -m venv` and pip.",
         )
+
+
+def _install(packages: tuple[Package, ...], content: Path, *, log: Path) -> None:
+    _check_pip()
     # Beside all else in the root, where the next command finds what is left of it.
     with partial_folder(content.parent) as work:
-        requirements = work / "requirements.txt"
-        requirements.write_text("".join(f"{_requirement(package)}\n" for package in packages))
         target = work / "packages"
-        trusted = log.with_name(_TRUSTED)
-        certificates = ("--cert", str(trusted)) if trusted.exists() else ()
-        pip = [sys.executable, "-I", "-c", _MORTAL, str(os.getpid()), *_PIP, *_QUIET, *certificates]
-        command = [*pip, "--target", str(target), "-r", str(requirements)]
-        code = _run(command, work / "log", without=OTHER_BUNDLES if certificates else ())
-        (work / "log").replace(log)
-        if code != 0:
-            raise _failed(log)
+        brought = log.with_name(WHEELS)
+        found = ("--find-links", str(brought)) if brought.is_dir() else ()
+        _pip(packages, work, [*_PIP, "--target", str(target), *found], log=log)
         target.mkdir(exist_ok=True)
         # Whom root gives the container to is not the folder's owner, where owners cannot be mapped.
         target.chmod(0o755)
         target.rename(content)
+
+
+def download(root: Path, packages: tuple[Package, ...], folder: Path, *, target: Sequence[str] = ()) -> None:
+    """Fetch the wheels of packages into a folder, each by hash; `target` is pip's words for another machine.
+
+    pip's output goes to `download.log` in `root`. Raises what `install` raises.
+    """
+    _check_pip()
+    make_private_folder(root)
+    with partial_folder(root / "download") as work:
+        options = [*_DOWNLOAD, *target, "--dest", str(folder)]
+        _pip(packages, work, options, log=root / "download.log")
+
+
+def _pip(packages: tuple[Package, ...], work: Path, options: list[str], *, log: Path) -> None:
+    """Run pip on exactly these packages; its output is kept in `log`."""
+    requirements = work / "requirements.txt"
+    requirements.write_text("".join(f"{_requirement(package)}\n" for package in packages))
+    trusted = log.with_name(_TRUSTED)
+    certificates = ("--cert", str(trusted)) if trusted.exists() else ()
+    command = [sys.executable, "-I", "-c", _MORTAL, str(os.getpid()), *options, *_QUIET, *certificates]
+    code = _run([*command, "-r", str(requirements)], work / "log", without=OTHER_BUNDLES if certificates else ())
+    (work / "log").replace(log)
+    if code != 0:
+        raise _failed(log)
 
 
 def _requirement(package: Package) -> str:
