@@ -146,6 +146,13 @@ def test_a_folder_with_a_container_config_is_taken_as_it_is(owner: Person, model
     owner.try_to("container", "pack", model)
     assert "is a whole container" in owner.said
     refused(owner, code=2, says="nothing says which image it must be")
+    as_image = config.read_text()
+    for kind in ("DockerArchive", "SingularityFile"):
+        config.write_text(as_image.replace("DockerImage", kind))
+        refused(
+            owner, "--image_hash", "ab" * 32, code=2, says="its image is a file, and nothing says where that is"
+        )
+    config.write_text(as_image)
     uid = owner.uid_of(owner.do("container", "submit", "model", "--image_hash", "ab" * 32, "--yes"))
     registered = json.loads(owner.do("container", "view", uid, "--json"))
     assert (registered["manifest"], registered["image_hash"]) == (config.read_text(), "ab" * 32)

@@ -17,14 +17,19 @@ _INSPECT = "docker image inspect --format '{{.Id}}'"
 
 def check_image_is_said(draft: Draft, image_hash: str | None, image_url: str | None) -> None:
     """Raise UsageError where nothing says which image it is though one is needed, or where one cannot be."""
-    docker = draft.manifest.docker
+    docker, is_singularity = draft.manifest.docker, draft.manifest.is_singularity
     if image_hash is not None and image_url is not None:
         raise UsageError(
             "--image_hash and --image_url do not go together: of an archive, the file's own hash is registered.",
             hint="Leave out --image_hash: what --image_url gives is fetched, read and hashed.",
         )
     option = "--image_hash" if image_hash is not None else "--image_url" if image_url is not None else None
-    if option is not None and docker is None:
+    if image_url is None and (is_singularity or (docker is not None and docker.is_archive)):
+        raise UsageError(
+            "The manifest says that its image is a file, and nothing says where that is.",
+            hint="Give --image_url: where every site can fetch it.",
+        )
+    if option is not None and docker is None and not is_singularity:
         raise UsageError(
             f"{option} says which image it must be, but the manifest names no image.",
             hint="Leave it out, or add a docker section to the manifest.",

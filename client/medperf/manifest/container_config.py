@@ -61,6 +61,11 @@ def read_container_config(top: Mapping[str, Any]) -> Manifest:
     )
 
 
+def _file_name(address: str) -> str:
+    """What an archive is called, as an engine would let an image be called."""
+    return re.sub(r"[^a-z0-9]+", "-", address.rpartition("/")[2].lower()).strip("-") or "archive"
+
+
 def _task(name: str, value: Any) -> Task:
     key = f"tasks.{name}"
     check_name(name, key)
