@@ -30,17 +30,19 @@ check: setup
 	$(BIN)/python -m pytest -q tests/unit
 
 test: check
-	tests/with_docker.sh $(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/compose tests
+	tests/with_engines.sh $(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/compose tests
 
 # docker-compose.yml for real, from a clean state: builds its images, some ten minutes.
 compose-test: setup
-	tests/with_docker.sh --networks $(BIN)/python -m pytest -q tests/compose
+	tests/with_engines.sh --networks $(BIN)/python -m pytest -q tests/compose
 
-# Minutes of people at work while something is killed, frozen or cut off each second; the report is the counts.
+# Minutes of people at work while something is killed, frozen or cut off each second; the report is the counts. Then
+# a benchmark run, while its client and the engine's daemon are killed 50 times.
 FAULTS_REPORT ?= /tmp/medperf-faults.md
 faults: setup
 	MEDPERF_FAULTS_COMMANDS=10000 MEDPERF_FAULTS_INJURIES=110 MEDPERF_FAULTS_CLUSTER=1 MEDPERF_FAULTS_REPORT=$(FAULTS_REPORT) \
 	    $(BIN)/python -m pytest -q -s tests/deployed/test_faults.py
+	MEDPERF_FAULTS_KILLS=50 tests/with_engines.sh $(BIN)/python -m pytest -q -s tests/faults/test_killed_engine.py
 
 docs: setup
 	@$(BIN)/python docs/generate.py

@@ -1,4 +1,4 @@
-"""Writes what is made from the code: OpenAPI, events, errors, broker definitions. A test says when it is old.
+"""Writes what is made from the code: OpenAPI, events, errors, guarantees, the broker. A test says when it is old.
 
 Run it as `make docs`, or `python docs/generate.py`.
 """
@@ -6,6 +6,7 @@ Run it as `make docs`, or `python docs/generate.py`.
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -136,7 +137,8 @@ def documents() -> dict[str, str]:
     made |= {f"events/{event.TOPIC}.json": _json(_event(event)) for event in EVERY_EVENT}
     made |= {f"../deploy/nginx/{name}": text for name, text in nginx.deployments().items()}
     made |= {"../deploy/rabbitmq/definitions.json": _json(topology.definitions(DEFINITIONS))}
-    return made | {"events.md": _events_table(), "errors.md": _errors_table()}
+    security = runpy.run_path(str(DOCS / "guarantees.py"))["page"]((DOCS / "security.md").read_text())
+    return made | {"events.md": _events_table(), "errors.md": _errors_table(), "security.md": security}
 
 
 def _openapi(definition: Definition) -> dict[str, Any]:

@@ -42,16 +42,26 @@ def site_data() -> Path:
 
 @pytest.fixture(scope="session")
 def base_image() -> str:
-    """The SHA-256 of an image with Python 3, in the engine that tests/with_docker.sh started or found."""
+    """The SHA-256 of an image with Python 3, in the Docker that tests/with_engines.sh started or found."""
+    return _image_in("base", "failed")
+
+
+@pytest.fixture(scope="session")
+def podman_base_image() -> str:
+    """The SHA-256 of the same image in Podman."""
+    return _image_in("podman-base", "podman-failed")
+
+
+def _image_in(file: str, failed: str) -> str:
     named = os.environ.get(ENGINE)
     if not named:
-        pytest.fail(f"{ENGINE} is not set: run `make test`, or tests/with_docker.sh .venv/bin/python -m pytest …")
+        pytest.fail(f"{ENGINE} is not set: run `make test`, or tests/with_engines.sh .venv/bin/python -m pytest …")
     deadline = time.monotonic() + BASE_SECONDS
     while time.monotonic() < deadline:
-        if (Path(named) / "failed").exists():
-            pytest.fail(f"the base image could not be made: {(Path(named) / 'failed').read_text()[-2000:]}")
-        if (Path(named) / "base").exists():
-            return (Path(named) / "base").read_text().strip().removeprefix("sha256:")
+        if (Path(named) / failed).exists():
+            pytest.fail(f"the base image could not be made: {(Path(named) / failed).read_text()[-2000:]}")
+        if (Path(named) / file).exists():
+            return (Path(named) / file).read_text().strip().removeprefix("sha256:")
         time.sleep(0.5)
     pytest.fail(f"the base image was not made within {BASE_SECONDS} s")
 

@@ -159,7 +159,7 @@ def _saved_as(home: Home, image_hash: str) -> list[str]:
 def _packages(home: Home, folder: Path) -> Iterator[Path]:
     """Where the packages of a laid out container are kept, and the wheels that they are made of."""
     try:
-        manifest = parse_manifest((folder / "content" / "mlcube.yaml").read_bytes())
+        manifest = parse_manifest((folder / "content" / "manifest.yaml").read_bytes())
     except (OSError, BadManifest):
         return
     if manifest.sandbox is None or not manifest.sandbox.packages:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
+from .environment import is_set
 from .errors import StoreChanged, UsageError
 from .files import make_private_folder, remove_abandoned, write_atomically
 from .folder_lock import FolderLock
@@ -67,12 +68,7 @@ def is_loopback(host: str) -> bool:
 
 def allows_plain_http() -> bool:
     """Whether `MEDPERF_ALLOW_HTTP` asks for plain http to other machines; UsageError for what is no yes or no."""
-    given = os.environ.get("MEDPERF_ALLOW_HTTP", "").strip()
-    if given not in ("", "0", "1"):
-        raise UsageError(
-            f"MEDPERF_ALLOW_HTTP is {given!r}, which is neither 0 nor 1.", hint="Set it to 1, or unset it."
-        )
-    return given == "1"
+    return is_set("MEDPERF_ALLOW_HTTP")
 
 
 def base_folder() -> Path:

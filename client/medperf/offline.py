@@ -17,6 +17,7 @@ from medperf.api import API, Gateway
 from medperf.bundles.layout import ANSWERS, MANIFEST, Bundle, stamp
 from medperf.credentials import Credentials, Keyring
 from medperf.datasets import LocalDataset, alone_with, local_datasets
+from medperf.environment import is_set
 from medperf.errors import Busy, UsageError
 from medperf.home import Home
 from medperf.network import Network
@@ -32,12 +33,7 @@ _ASK = "Without --offline (MEDPERF_OFFLINE) the server is asked."
 
 def is_offline(given: bool) -> bool:
     """Whether the server is not to be asked; UsageError where `MEDPERF_OFFLINE` is no yes or no."""
-    named = os.environ.get(ENVIRONMENT, "").strip()
-    if named not in ("", "0", "1"):
-        raise UsageError(
-            f"{ENVIRONMENT} is {named!r}, which is neither 0 nor 1.", hint="Set it to 1, or unset it."
-        )
-    return given or named == "1"
+    return is_set(ENVIRONMENT) or given
 
 
 @contextmanager

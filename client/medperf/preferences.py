@@ -12,7 +12,7 @@ from medperf import safe_yaml
 from medperf.errors import IntegrityError, UsageError
 from medperf.files import write_atomically
 
-PLATFORMS = ("auto", "docker", "sandbox")
+PLATFORMS = ("auto", "docker", "podman", "sandbox")
 
 
 def platform_of_environment() -> str | None:
@@ -31,7 +31,7 @@ class Preferences(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    platform: Literal["auto", "docker", "sandbox"] = "auto"
+    platform: Literal["auto", "docker", "podman", "sandbox"] = "auto"
     has_agreed_to_sandbox: bool = False
 
     @classmethod

@@ -23,8 +23,13 @@ NewPerson = Callable[..., Person]
 # How memory and processes are bounded: in the sandbox by a cgroup where root can make one, else by rlimits and the
 # watcher; in Docker always by a cgroup.
 BOUNDS = [("sandbox", caller, cgroups) for caller, cgroups in (("root", True), ("root", False), ("user", False))]
-BOUNDS += [("docker", caller, True) for caller in CALLERS]
-ENGINES = [(engine, caller) for engine in ("sandbox", "docker") for caller in CALLERS]
+BOUNDS += [
+    (engine, caller, True) for engine, caller in (*(("docker", caller) for caller in CALLERS), ("podman", "root"))
+]
+# Root's Podman: a rootless one needs a login session, which no test has.
+ENGINES = [*((engine, caller) for engine in ("sandbox", "docker") for caller in CALLERS), ("podman", "root")]
+
+BASE_IMAGES = {"docker": "base_image", "podman": "podman_base_image"}
 
 Serve = Callable[[Mapping[str, Reply | Script]], ScriptedPeer]
 
@@ -101,7 +106,7 @@ def client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
         yield made
 
 
-@pytest.fixture(params=["sandbox", "docker"])
+@pytest.fixture(params=["sandbox", "docker", "podman"])
 def one_client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
     """Each engine, for what does not depend on who calls."""
     with _made(request, request.param, CALLERS[0], library) as made:
@@ -122,5 +127,5 @@ def bounded_client(request: pytest.FixtureRequest, library: Path) -> Iterator[Cl
 def _made(
     request: pytest.FixtureRequest, engine: str, caller: str, library: Path, *, cgroups: bool = True
 ) -> AbstractContextManager[Client]:
-    image = request.getfixturevalue("base_image") if engine == "docker" else ""
+    image = request.getfixturevalue(BASE_IMAGES[engine]) if engine in BASE_IMAGES else ""
     return attack.make_client(engine, caller, library, cgroups=cgroups, image_sha256=image)

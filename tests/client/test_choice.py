@@ -15,6 +15,7 @@ from medperf.cli.engines import How, make_engines
 from medperf.cli.main import cli
 from medperf.cli.session import Session
 from medperf.engines.choice import Engines, Platform, Runnable, Source
+from medperf.engines.sandbox import SandboxEngine
 from medperf.errors import ContainerFailed, EngineUnavailable, IntegrityError, NotConfirmed, UsageError
 from medperf.manifest import parse_manifest
 
@@ -35,8 +36,9 @@ def named(base_image: str) -> str:
 
 @pytest.fixture
 def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine on which no Docker engine answers."""
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
+    """A machine on which neither Docker nor Podman answers."""
+    for variable in ("DOCKER_HOST", "CONTAINER_HOST"):
+        monkeypatch.setenv(variable, f"unix://{tmp_path / 'nobody.sock'}")
 
 
 class Person:
@@ -134,6 +136,46 @@ def test_an_explicit_platform_is_that_one_or_none(person: Person, named: str) ->
     assert person.asked == []
     chosen = person.engines("sandbox").choose(container(IMAGE + SANDBOX, named))
     assert (chosen.engine.name, chosen.reason) == ("sandbox", "--platform sandbox")
+
+
+def test_what_an_engine_cannot_hold_here_is_said_once_and_a_site_may_forbid_it(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = person.engines("sandbox")
+    vars(engines)["sandbox"] = SandboxEngine(person.folder, hierarchies=[])
+    for manifest in (SANDBOX, SANDBOX + "name: another\n"):
+        engines.choose(container(manifest, None))
+    notes = [line for line in person.told if line.startswith("Note: ")]
+    assert ["in sandbox here memory and processes are only looked at" in note for note in notes] == [True]
+
+    monkeypatch.setenv("MEDPERF_REQUIRE_BOUNDS", "1")
+    strict = person.engines("sandbox")
+    vars(strict)["sandbox"] = SandboxEngine(person.folder, hierarchies=[])
+    with pytest.raises(EngineUnavailable, match="MEDPERF_REQUIRE_BOUNDS=1 forbids that"):
+        strict.choose(container(SANDBOX, None))
+    monkeypatch.setenv("MEDPERF_REQUIRE_BOUNDS", "yes")
+    with pytest.raises(UsageError, match="neither 0 nor 1"):
+        strict.choose(container(SANDBOX, None))
+
+
+def test_auto_takes_podman_where_docker_does_not_answer(
+    person: Person, podman_base_image: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
+    choice = person.engines("auto").choose(container(IMAGE, podman_base_image))
+    assert (choice.engine.name, choice.reason[:35]) == ("podman", "auto: it has the registered image s")
+    with pytest.raises(EngineUnavailable, match="No Docker engine answers"):
+        person.engines("docker").choose(container(IMAGE, podman_base_image))
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_podman_that_does_not_answer_is_told_how_to_start_it(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineUnavailable, match="No Podman engine answers") as raised:
+        person.engines("podman").choose(container(IMAGE, OTHER))
+    assert "CONTAINER_HOST is set to" in raised.value.hint
+    assert "podman system service --time 0 &" in raised.value.hint
 
 
 @pytest.mark.usefixtures("no_docker")

@@ -41,6 +41,7 @@ def test_a_container_reads_its_input_and_its_output_belongs_to_the_caller(client
         assert status.st_mode & (stat.S_IRUSR | stat.S_ISUID) == stat.S_IRUSR
 
 
+@pytest.mark.guarantee("network")
 def test_the_network_is_gone(client: Client) -> None:
     with socket.socket() as listener, socket.socket(socket.AF_UNIX) as abstract:
         listener.bind(("127.0.0.1", 0))
@@ -65,6 +66,8 @@ def test_the_network_is_gone(client: Client) -> None:
     )
 
 
+@pytest.mark.guarantee("inputs")
+@pytest.mark.guarantee("own files")
 def test_an_input_cannot_be_written_or_remounted_writable(client: Client) -> None:
     ran = client.run(
         """
@@ -90,6 +93,7 @@ def test_an_input_cannot_be_written_or_remounted_writable(client: Client) -> Non
     assert (ran.folder / "in" / "scan.txt").read_text() == "a patient"
 
 
+@pytest.mark.guarantee("capabilities")
 def test_it_has_no_capability_and_can_gain_none(client: Client) -> None:
     ran = client.run(
         """
@@ -114,6 +118,7 @@ def test_it_has_no_capability_and_can_gain_none(client: Client) -> None:
     assert {answers[name].split()[0] for name in tried} == {"refused"}
 
 
+@pytest.mark.guarantee("processes outside")
 def test_processes_outside_are_neither_seen_nor_reached(client: Client) -> None:
     victim = subprocess.Popen(["sleep", "60"])
     try:
@@ -134,6 +139,7 @@ def test_processes_outside_are_neither_seen_nor_reached(client: Client) -> None:
     assert len(ran.answers["seen"].split(",")) <= 3
 
 
+@pytest.mark.guarantee("kinds")
 def test_folders_without_end_are_refused_and_removed(client: Client) -> None:
     ran = client.run(
         """
@@ -148,6 +154,7 @@ def test_folders_without_end_are_refused_and_removed(client: Client) -> None:
     assert not (client.folder / "out").exists()
 
 
+@pytest.mark.guarantee("root")
 @pytest.mark.skipif(not AS_ROOT, reason="only root can give the container another user")
 def test_a_run_that_root_starts_is_not_roots_on_the_host(one_client: Client) -> None:
     marker = f"marker{uuid.uuid4().hex}"
@@ -169,6 +176,7 @@ def test_a_run_that_root_starts_is_not_roots_on_the_host(one_client: Client) -> 
         driver.wait()
 
 
+@pytest.mark.guarantee("processes")
 def test_a_fork_bomb_is_bounded(bounded_client: Client) -> None:
     ran = bounded_client.run(
         """
@@ -188,6 +196,7 @@ def test_a_fork_bomb_is_bounded(bounded_client: Client) -> None:
     assert ran.exit_code == 9
 
 
+@pytest.mark.guarantee("processors")
 def test_processor_time_is_bounded_where_it_was_asked_for(bounded_client: Client) -> None:
     # Four processes burn what they get for a second; each second has one processor's worth for them together.
     ran = bounded_client.run(
@@ -212,6 +221,7 @@ def test_processor_time_is_bounded_where_it_was_asked_for(bounded_client: Client
     assert float(ran.answers["used"]) < 2.2
 
 
+@pytest.mark.guarantee("memory")
 def test_memory_is_bounded_over_all_processes_together(bounded_client: Client) -> None:
     # Each of the four stays below the limit that a single process would have.
     ran = bounded_client.run(
@@ -230,6 +240,7 @@ def test_memory_is_bounded_over_all_processes_together(bounded_client: Client) -
     assert ran.cause == "out_of_memory"
 
 
+@pytest.mark.guarantee("memory")
 def test_one_process_cannot_take_more_memory_than_the_limit(bounded_client: Client) -> None:
     ran = bounded_client.run(
         "held = [bytearray(b'x') * (10 * 1024 * 1024) for _ in range(60)]; print('got=all')",
@@ -243,6 +254,7 @@ def test_one_process_cannot_take_more_memory_than_the_limit(bounded_client: Clie
         assert b"MemoryError" in ran.log
 
 
+@pytest.mark.guarantee("outputs")
 def test_filling_the_output_ends_the_run(client: Client) -> None:
     ran = client.run(
         """
@@ -257,6 +269,7 @@ def test_filling_the_output_ends_the_run(client: Client) -> None:
     assert len(list((ran.folder / "out").iterdir())) < 300
 
 
+@pytest.mark.guarantee("outputs")
 def test_an_output_that_is_too_large_at_the_end_fails_the_run(one_client: Client) -> None:
     ran = one_client.run(
         "for place in range(3): open(f'/mlcube_io1/{place}', 'wb').write(bytes(4 * 1024 * 1024))",
@@ -265,6 +278,7 @@ def test_an_output_that_is_too_large_at_the_end_fails_the_run(one_client: Client
     assert ran.cause == "output_limit"
 
 
+@pytest.mark.guarantee("outputs")
 def test_one_file_cannot_outgrow_the_output_limit(one_client: Client) -> None:
     ran = one_client.run(
         """
@@ -278,6 +292,7 @@ def test_one_file_cannot_outgrow_the_output_limit(one_client: Client) -> None:
     assert ran.answers["sparse"].startswith("refused")
 
 
+@pytest.mark.guarantee("memory folders")
 def test_folders_in_memory_are_bounded(client: Client) -> None:
     ran = client.run(
         """
@@ -294,6 +309,7 @@ def test_folders_in_memory_are_bounded(client: Client) -> None:
     assert ran.answers == {"tmp": "refused OSError 28", "shm": "refused OSError 28"}
 
 
+@pytest.mark.guarantee("kinds")
 @pytest.mark.parametrize(
     ("making", "kind"),
     [
@@ -310,6 +326,7 @@ def test_outputs_that_are_not_files_are_refused_by_name(one_client: Client, maki
     assert f"wrote a {kind}: deep/" in ran.message
 
 
+@pytest.mark.guarantee("printing")
 def test_endless_output_is_cut_and_ends_with_the_time(client: Client) -> None:
     ran = client.run(
         """
@@ -326,6 +343,7 @@ def test_endless_output_is_cut_and_ends_with_the_time(client: Client) -> None:
     assert max(len(line) for line in ran.lines) <= 500
 
 
+@pytest.mark.guarantee("terminal")
 def test_lines_can_do_a_terminal_no_harm_and_the_log_keeps_them_raw(one_client: Client) -> None:
     ran = one_client.run(
         r"""
@@ -339,6 +357,7 @@ def test_lines_can_do_a_terminal_no_harm_and_the_log_keeps_them_raw(one_client: 
     assert b"\x1b[2J\x1b]0;owned\x07" in ran.log
 
 
+@pytest.mark.guarantee("time")
 def test_a_container_that_ignores_signals_is_ended_in_time(client: Client) -> None:
     marker = f"marker{uuid.uuid4().hex}"
     ran = client.run(
@@ -362,6 +381,7 @@ def test_a_container_that_ignores_signals_is_ended_in_time(client: Client) -> No
     assert not cgroups_of(client.run_id)
 
 
+@pytest.mark.guarantee("end")
 def test_a_process_that_outlives_its_command_is_ended_with_it(client: Client) -> None:
     marker = f"marker{uuid.uuid4().hex}"
     ran = client.run(
@@ -382,6 +402,7 @@ def test_a_process_that_outlives_its_command_is_ended_with_it(client: Client) ->
     assert not processes_with(marker)
 
 
+@pytest.mark.guarantee("end")
 def test_ctrl_c_stops_the_run_and_leaves_nothing(client: Client) -> None:
     marker = f"marker{uuid.uuid4().hex}"
     command, environment = client.command(

@@ -46,6 +46,15 @@ def client(request: pytest.FixtureRequest, library: Path, base_image: str) -> It
         yield made
 
 
+@pytest.fixture(params=[*(("docker", caller) for caller in CALLERS), ("podman", "root")], ids="-".join)
+def image_client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
+    """Each engine that runs images."""
+    engine, caller = request.param
+    image = request.getfixturevalue("base_image" if engine == "docker" else "podman_base_image")
+    with make_client(engine, caller, library, image_sha256=image) as made:
+        yield made
+
+
 @pytest.fixture
 def one_client(library: Path, base_image: str) -> Iterator[Client]:
     with make_client("docker", CALLERS[0], library, image_sha256=base_image) as made:
@@ -60,10 +69,14 @@ def containers_of(daemon: docker.DockerClient, run_id: str) -> list[Container]:
 # What it sees and may do
 
 
-def test_the_engines_socket_and_the_callers_files_are_not_there(client: Client) -> None:
-    ran = client.run(
+@pytest.mark.guarantee("host")
+@pytest.mark.guarantee("environment")
+def test_the_engines_socket_and_the_callers_files_are_not_there(image_client: Client) -> None:
+    ran = image_client.run(
         f"""
-        for path in ({str(client.folder / "home")!r}, "/var/run/docker.sock", "/run/docker.sock", "/mnt", "/srv"):
+        for path in ("/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock"):
+            print(f"{{path}}={{os.path.exists(path)}}")
+        for path in ({str(image_client.folder / "home")!r}, "/mnt", "/srv"):
             print(f"{{path}}={{os.path.exists(path) and bool(os.listdir(path))}}")
         print("names=" + ",".join(sorted(os.environ)))
         mounted = [line.split()[1] for line in open("/proc/mounts") if " rw," in line]
@@ -77,6 +90,7 @@ def test_the_engines_socket_and_the_callers_files_are_not_there(client: Client) 
     assert set(answers.values()) == {"False"}
 
 
+@pytest.mark.guarantee("environment")
 def test_the_proxies_of_the_callers_docker_configuration_stay_with_the_caller(
     one_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +126,7 @@ def test_a_program_that_is_not_there_is_the_containers_failure(
     assert containers_of(daemon, one_client.run_id) == []
 
 
+@pytest.mark.guarantee("own files")
 def test_an_image_that_must_write_to_itself_is_told_of_the_option_and_gets_a_layer(
     client: Client, daemon: docker.DockerClient
 ) -> None:
@@ -124,6 +139,7 @@ def test_an_image_that_must_write_to_itself_is_told_of_the_option_and_gets_a_lay
     assert not Path("/var/tmp/mark").exists()
 
 
+@pytest.mark.guarantee("own files")
 def test_that_layer_is_bounded(one_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = one_client.run(
         """
@@ -137,6 +153,7 @@ def test_that_layer_is_bounded(one_client: Client, monkeypatch: pytest.MonkeyPat
     assert ran.cause == "output_limit"
 
 
+@pytest.mark.guarantee("memory folders")
 def test_a_volume_of_the_image_is_memory_and_bounded(
     one_client: Client, daemon: docker.DockerClient, base_image: str, tmp_path: Path
 ) -> None:
@@ -157,6 +174,7 @@ def test_a_volume_of_the_image_is_memory_and_bounded(
     assert {volume.id for volume in daemon.volumes.list()} == before
 
 
+@pytest.mark.guarantee("inputs")
 @pytest.mark.skipif(not AS_ROOT, reason="only root can mount the file system that this needs")
 def test_a_file_system_mounted_inside_an_input_is_refused_where_it_would_be_writable(
     one_client: Client, daemon: docker.DockerClient

@@ -1,4 +1,4 @@
-"""The same containers in both formats of manifests, under Docker and in the sandbox: the same data and scores."""
+"""The same containers under every engine, in both formats of manifests: the same data, the same scores."""
 
 from __future__ import annotations
 
@@ -15,25 +15,33 @@ from containers.small import Site, archive_of, code, config_of
 from medperf.containers import LocalContainer
 from medperf.engines.base import Limits
 from medperf.engines.choice import Engines, Platform
+from medperf.engines.docker_connection import DOCKER, podman
 from medperf.evaluation import evaluate
 from medperf.manifest import Role
 from medperf.preparation import Description, prepare
 from medperf.tasks import Runner
 
 PREPARATION, MODEL, METRICS = 1, 2, 3
+BASE_IMAGES = {Platform.DOCKER: "base_image", Platform.PODMAN: "podman_base_image"}
 
 
-@pytest.fixture(scope="module")
-def images(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Role, str]:
-    with closing(docker.from_env()) as daemon:
-        return small_images(daemon, base_image, tmp_path_factory.mktemp("images"))
+@pytest.fixture(scope="module", params=["docker", "podman"])
+def images(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Platform, dict[Role, str]]:
+    """An engine, and the SHA-256 of each small container's image in it."""
+    platform = Platform(request.param)
+    base = request.getfixturevalue(BASE_IMAGES[platform])
+    daemon = DOCKER if platform is Platform.DOCKER else podman()
+    with closing(docker.DockerClient(daemon.address)) as client:
+        return platform, small_images(client, base, tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture
-def runner(tmp_path: Path) -> Iterator[tuple[Site, Runner]]:
+def runner(tmp_path: Path, images: tuple[Platform, dict[Role, str]]) -> Iterator[tuple[Site, Runner]]:
     site = Site(tmp_path)
     engines = Engines(
-        platform=Platform.DOCKER,
+        platform=images[0],
         home=site.home.root,
         packages_root=site.home.environments,
         agree=lambda _why: None,
@@ -63,10 +71,11 @@ def container(site: Site, number: int, role: Role, form: str, images: dict[Role,
 
 
 @pytest.mark.parametrize("form", ["mlcube.yaml", "container_config.yaml"])
-def test_the_same_containers_give_the_same_data_and_scores_in_both_formats(
-    runner: tuple[Site, Runner], images: dict[Role, str], tmp_path: Path, form: str
+def test_the_same_containers_give_the_same_data_and_scores_in_every_engine_and_format(
+    runner: tuple[Site, Runner], images: tuple[Platform, dict[Role, str]], form: str
 ) -> None:
-    site, by_docker = runner
+    site, by_image = runner
+    platform, hashes = images
     made = [
         prepare(
             one,
@@ -78,7 +87,7 @@ def test_the_same_containers_give_the_same_data_and_scores_in_both_formats(
         )
         for one, preparation in (
             (site.runner(), site.container(PREPARATION, Role.PREPARATION)),
-            (by_docker, container(site, PREPARATION, Role.PREPARATION, form, images)),
+            (by_image, container(site, PREPARATION, Role.PREPARATION, form, hashes)),
         )
     ]
     assert made[0].generated_uid == made[1].generated_uid
@@ -88,13 +97,13 @@ def test_the_same_containers_give_the_same_data_and_scores_in_both_formats(
         for one, model, metrics in (
             (site.runner(), site.container(MODEL, Role.MODEL), site.container(METRICS, Role.METRICS)),
             (
-                by_docker,
-                container(site, MODEL, Role.MODEL, form, images),
-                container(site, METRICS, Role.METRICS, form, images),
+                by_image,
+                container(site, MODEL, Role.MODEL, form, hashes),
+                container(site, METRICS, Role.METRICS, form, hashes),
             ),
         )
     ]
     assert [(it.engine, it.metrics) for it in scored] == [
         ("sandbox", {"auc": 0.015, "counts": {"cases": 3}}),
-        ("docker", {"auc": 0.015, "counts": {"cases": 3}}),
+        (platform.value, {"auc": 0.015, "counts": {"cases": 3}}),
     ]

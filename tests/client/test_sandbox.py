@@ -36,6 +36,7 @@ def root_client(library: Path) -> Iterator[Client]:
         yield made
 
 
+@pytest.mark.guarantee("host")
 def test_of_the_host_only_what_is_named_is_visible(client: Client) -> None:
     with tempfile.TemporaryDirectory() as other_run:
         Path(other_run).chmod(0o755)
@@ -68,6 +69,7 @@ def ran_home(client: Client) -> Path:
     return client.folder / "home"
 
 
+@pytest.mark.guarantee("environment")
 def test_the_environment_is_cleared(client: Client) -> None:
     ran = client.run("print('names=' + ','.join(sorted(os.environ))); print('home=' + os.environ['HOME'])")
     names = set(ran.answers["names"].split(","))
@@ -85,6 +87,7 @@ def test_a_launcher_that_was_given_no_plan_ends_at_once_and_leaves_nothing_open(
     assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
+@pytest.mark.guarantee("environment")
 def test_its_environment_reaches_nothing_outside(client: Client) -> None:
     # The loader obeys these before a program's first line; bubblewrap's own loader must not see them.
     told = Path(tempfile.gettempdir()) / f"loader{uuid.uuid4().hex}"
@@ -134,6 +137,7 @@ def test_an_older_bubblewrap_confines_too(one_client: Client) -> None:
     assert not list(ran.folder.glob("*.tmp"))
 
 
+@pytest.mark.guarantee("killed")
 def test_it_dies_with_a_client_that_is_killed(client: Client) -> None:
     marker = f"marker{uuid.uuid4().hex}"
     command, environment = client.command(

@@ -58,6 +58,7 @@ def trial(home_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [*words, "--data_path", str(here / "cases/images"), "--labels_path", str(here / "cases/labels")]
 
 
+@pytest.mark.guarantee("told to end")
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "the terminal closes"])
 def test_a_command_that_is_told_to_end_stops_its_container(
     daemon: docker.DockerClient, trial: list[str], how: str

@@ -255,6 +255,7 @@ def test_in_the_sandbox_the_run_dies_with_its_client_and_is_begun_again(
     assert (again.state, machine.cases()) == (RunState.DONE, 3)
 
 
+@pytest.mark.guarantee("killed")
 def test_its_time_limit_counts_from_its_own_start(
     machine_with: Callable[..., Machine], daemon: docker.DockerClient
 ) -> None:
@@ -270,6 +271,7 @@ def test_its_time_limit_counts_from_its_own_start(
     assert (ended.finished_at - ended.started_at).total_seconds() < 14
 
 
+@pytest.mark.guarantee("killed")
 def test_one_that_nobody_went_on_with_is_ended_when_its_time_is_over(
     machine_with: Callable[..., Machine], daemon: docker.DockerClient
 ) -> None:

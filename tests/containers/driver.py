@@ -15,6 +15,7 @@ from typing import Any
 
 from medperf.engines.base import Engine, Image, Limits, Mount, TaskSpec
 from medperf.engines.docker import BACK_SECONDS, DockerEngine
+from medperf.engines.docker_connection import DOCKER, podman
 from medperf.engines.machine import read_machine
 from medperf.engines.outputs import check_outputs
 from medperf.engines.sandbox import SandboxEngine
@@ -36,7 +37,7 @@ def main(case_file: str) -> None:
             said.update(error=type(error).__name__, message=str(error), hint=error.hint)
         print(json.dumps({**said, "lines": []}))
         return
-    is_docker = case.get("engine") == "docker"
+    is_docker = case.get("engine") in ("docker", "podman")
     engine: Engine = docker(case, folder) if is_docker else sandbox(case, folder)
     spec = docker_spec(case, folder) if is_docker else sandbox_spec(case, folder)
     lines: list[str] = []
@@ -69,7 +70,10 @@ def main(case_file: str) -> None:
 
 
 def docker(case: dict[str, Any], folder: Path) -> DockerEngine:
-    return DockerEngine(Path(case.get("home", folder)), back_seconds=case.get("back_seconds", BACK_SECONDS))
+    daemon = DOCKER if case["engine"] == "docker" else podman()
+    return DockerEngine(
+        Path(case.get("home", folder)), daemon, back_seconds=case.get("back_seconds", BACK_SECONDS)
+    )
 
 
 def sandbox(case: dict[str, Any], folder: Path) -> SandboxEngine:

@@ -130,3 +130,27 @@ def test_processor_time_is_bounded_where_it_was_asked_for(cpus: float | None, to
 
 def test_shared_memory_is_what_the_manifest_asks_for() -> None:
     assert options(dataclasses.replace(SPEC, shm_bytes=5000))["shm_size"] == 5000
+
+
+def test_selinux_is_told_to_leave_the_files_labels_alone() -> None:
+    told = options(facts=dataclasses.replace(PLAIN, has_selinux=True))
+    assert told["security_opt"] == ["no-new-privileges:true", "label=disable"]
+
+
+def test_a_filter_of_system_calls_is_named_by_its_file() -> None:
+    told = options(facts=dataclasses.replace(PLAIN, seccomp=Path("/home/ana/seccomp.json")))
+    assert told["security_opt"] == ["no-new-privileges:true", "seccomp=/home/ana/seccomp.json"]
+
+
+def test_an_engine_is_not_asked_for_bounds_that_it_cannot_hold() -> None:
+    spec = dataclasses.replace(SPEC, limits=dataclasses.replace(SPEC.limits, cpus=1.5))
+    everything = frozenset({"memory", "processes", "processors"})
+    bounds = {"mem_limit", "memswap_limit", "pids_limit", "nano_cpus"}
+    assert bounds <= options(spec).keys()
+    assert not bounds & options(spec, facts=dataclasses.replace(PLAIN, cannot_bound=everything)).keys()
+
+
+def test_files_and_processes_are_bounded_by_what_the_caller_has() -> None:
+    told = options(facts=dataclasses.replace(PLAIN, own_limits={"nofile": 1024, "nproc": 4096}))
+    limits = {dict(one)["Name"]: dict(one)["Hard"] for one in told["ulimits"]}
+    assert (limits["nofile"], limits["nproc"]) == (1024, 4096)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from medperf.preferences import PLATFORMS
 from medperf.terminal import printable
 
 from .prompts import confirm
@@ -104,9 +105,9 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
         ),
         click.option(
             "--platform",
-            type=click.Choice(("auto", "docker", "sandbox")),
-            help="What runs containers: docker, sandbox, or auto, which takes docker where it has the registered"
-            " image. Remembered; MEDPERF_PLATFORM goes before what is remembered.",
+            type=click.Choice(PLATFORMS),
+            help="What runs containers: docker, podman, sandbox, or auto: the first that has the registered image."
+            " Remembered; MEDPERF_PLATFORM goes before what is remembered.",
         ),
     ):
         wrapped = option(wrapped)

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medperf.errors import EngineUnavailable
 
 from .findings import Check, Finding, Level
 
-_GIB = 1024**3
+if TYPE_CHECKING:
+    from medperf.engines.docker_connection import Daemon
 
 
 def sandbox() -> Finding:
-    """The sandbox, and what bounds a container's memory and processes in it."""
+    """The sandbox, and what it cannot hold a container to here."""
     from medperf.engines.sandbox import SandboxEngine
 
-    SandboxEngine(Path()).probe()
-    return Finding(Level.OK, f"a small container ran; its memory and processes are bounded by {_bounded_by()}")
+    engine = SandboxEngine(Path())
+    engine.probe()
+    return _ran("", engine.weaknesses())
 
 
 def docker() -> Finding:
     """Docker, and whether its containers see this machine's files."""
+    from medperf.engines.docker_connection import DOCKER
+
+    return _of_daemon(DOCKER)
+
+
+def podman() -> Finding:
+    """Podman, and whether its containers see this machine's files."""
+    from medperf.engines import docker_connection
+
+    return _of_daemon(docker_connection.podman())
+
+
+def _of_daemon(daemon: Daemon) -> Finding:
     from medperf.engines.docker import DockerEngine
 
-    with closing(DockerEngine(Path())) as engine:
-        return Finding(Level.OK, f"a small container ran under {engine.probe()}")
+    with closing(DockerEngine(Path(), daemon)) as engine:
+        return _ran(f" under {engine.probe()}", engine.weaknesses())
+
+
+def _ran(where: str, weaknesses: tuple[str, ...]) -> Finding:
+    return Finding(Level.OK, "; ".join((f"a small container ran{where}", *weaknesses)))
 
 
 # Each runs a small container, and returns what it found or raises EngineUnavailable with the remedy.
-ENGINES: Mapping[str, Callable[[], Finding]] = {"docker": docker, "sandbox": sandbox}
+ENGINES: Mapping[str, Callable[[], Finding]] = {"docker": docker, "podman": podman, "sandbox": sandbox}
 
 
 def wanted_platform(preferences: Path) -> tuple[str, str]:
@@ -73,22 +91,3 @@ def engine_checks(
 
     each = [Check(f"engine {name}", partial(of_one, name, probe)) for name, probe in engines.items()]
     return [*each, Check("containers", of_all)]
-
-
-def _bounded_by() -> str:
-    """A cgroup where one can be made and joined, else the watcher, which is late by a moment."""
-    from medperf.engines.cgroup import make_cgroup, read_hierarchies
-
-    cgroup = make_cgroup("doctor", memory_bytes=_GIB, processes=64, cpus=None, hierarchies=read_hierarchies())
-    try:
-        with subprocess.Popen(
-            [sys.executable, "-I", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
-        ) as waiting:
-            cgroup.add(waiting.pid)
-    except OSError:
-        return "a watcher (no cgroup can be joined)"
-    finally:
-        cgroup.remove()
-    if cgroup.memory is None or cgroup.processes is None:
-        return "a watcher (no cgroup can be made)"
-    return "a cgroup"

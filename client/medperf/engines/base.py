@@ -142,6 +142,9 @@ class Engine(Protocol):
     # Whether a container has files of its own here, which it could be let write to.
     has_images: bool
 
+    def weaknesses(self) -> tuple[str, ...]:
+        """What it cannot hold a container to on this machine, each as a clause; none where it can do all."""
+
     def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
         """Fetch what the run needs (packages, an image). May be long, uses the network, can be repeated."""
 

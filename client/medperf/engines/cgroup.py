@@ -119,9 +119,15 @@ def _written(file: Path, value: str) -> bool:
     return True
 
 
-def read_hierarchies() -> list[Hierarchy]:
-    """The cgroup hierarchies that this process is in and that are mounted."""
-    memberships = Path("/proc/self/cgroup")
+def memory_cgroup_of(pid: int) -> Cgroup:
+    """The group that counts a process's memory, whoever made it; none where it cannot be seen."""
+    of_memory = (one for one in read_hierarchies(str(pid)) if one.version == 2 or "memory" in one.controllers)
+    return Cgroup(memory=next((one.own for one in of_memory if one.own != one.top), None))
+
+
+def read_hierarchies(process: str = "self") -> list[Hierarchy]:
+    """The cgroup hierarchies that a process is in and that are mounted."""
+    memberships = Path("/proc", process, "cgroup")
     if not memberships.exists():
         return []
     return parse_hierarchies(os.fsdecode(memberships.read_bytes()).splitlines(), mount_rows())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medperf.engines.base import Engine, Image
+from medperf.environment import is_set
 from medperf.errors import ClientError, EngineUnavailable, Refused, ServerUnreachable
 from medperf.manifest.model import Manifest
 
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
     from medperf.images import ArchivedImage
 
 
+# A site's word that no container runs unless its engine holds all that it can hold elsewhere.
+_REQUIRE = "MEDPERF_REQUIRE_BOUNDS"
+
+
 class Platform(StrEnum):
     """What a person may ask for."""
 
     AUTO = "auto"
     DOCKER = "docker"
+    PODMAN = "podman"
     SANDBOX = "sandbox"
 
 
@@ -100,6 +106,7 @@ class Engines:
     source: Source = Source.OPTION
     on_chosen: Callable[[], None] = lambda: None
     _chosen: dict[Runnable, Choice] = field(default_factory=dict)
+    _looked_at: set[str] = field(default_factory=set)
 
     @cached_property
     def docker(self) -> DockerEngine:
@@ -107,6 +114,14 @@ class Engines:
         from medperf.engines.docker import DockerEngine
 
         return DockerEngine(self.home)
+
+    @cached_property
+    def podman(self) -> DockerEngine:
+        """The Podman engine, whether it answers or not."""
+        from medperf.engines.docker import DockerEngine
+        from medperf.engines.docker_connection import podman
+
+        return DockerEngine(self.home, podman())
 
     @cached_property
     def sandbox(self) -> SandboxEngine:
@@ -117,18 +132,20 @@ class Engines:
 
     def close(self) -> None:
         """Close what was opened to look at engines."""
-        if "docker" in vars(self):
-            self.docker.close()
+        for name in vars(self).keys() & {"docker", "podman"}:
+            vars(self)[name].close()
 
     def named(self, name: str) -> Engine:
         """The engine that a record names; ValueError for one that this version does not know."""
-        return self.docker if Platform(name) is Platform.DOCKER else self.sandbox
+        of: dict[Platform, Engine] = {Platform.DOCKER: self.docker, Platform.PODMAN: self.podman}
+        return of.get(Platform(name), self.sandbox)
 
     def choose(self, container: Runnable) -> Choice:
         """The engine for a container, its image brought here; EngineUnavailable says why there is none."""
         if container not in self._chosen:
             try:
                 choice = self._choose(container)
+                self._look_at(choice.engine)
             except EngineUnavailable as error:
                 raise type(error)(str(error), hint=f"{error.hint}{self._how_to_change()}") from error
             self.on_chosen()
@@ -136,18 +153,31 @@ class Engines:
             self._chosen[container] = choice
         return self._chosen[container]
 
-    def image_here(self, name: str) -> str | None:
-        """The SHA-256 of the image that Docker has under this name; None where it has none or does not answer.
+    def _look_at(self, engine: Engine) -> None:
+        """Say what an engine cannot hold a container to here; EngineUnavailable where the site forbids that."""
+        if engine.name in self._looked_at:
+            return
+        for weakness in engine.weaknesses():
+            if is_set(_REQUIRE):
+                raise EngineUnavailable(
+                    f"In {engine.name} here {weakness}, and {_REQUIRE}=1 forbids that",
+                    hint=f"docs/security.md has what each engine holds. Mend it, or unset {_REQUIRE}.",
+                )
+            self.say(f"Note: in {engine.name} here {weakness}.")
+        self._looked_at.add(engine.name)
 
-        Who wants the sandbox needs none, and Docker is not asked.
+    def image_here(self, name: str) -> str | None:
+        """The SHA-256 of the image that an engine has under this name; None where none has it, or answers.
+
+        Who wants the sandbox needs none, and no engine is asked.
         """
-        if self.platform is Platform.SANDBOX:
-            return None
-        try:
-            self.docker.check()
-            return self.docker.image_named(name)
-        except EngineUnavailable:
-            return None
+        for engine in self._with_images():
+            try:
+                engine.check()
+            except EngineUnavailable:
+                continue
+            return engine.image_named(name)
+        return None
 
     def _choose(self, container: Runnable) -> Choice:
         if container.manifest.is_singularity:
@@ -158,15 +188,26 @@ class Engines:
         if self.platform is Platform.SANDBOX:
             _check_sandbox(container)
             return Choice(self.sandbox, self._asked())
-        try:
-            image_id = self._image_in_docker(container)
-        except _NotInDocker as why_not:
-            if self.platform is Platform.DOCKER or container.manifest.sandbox is None:
-                raise why_not.error from why_not
-            self.agree(str(why_not.error))
-            return Choice(self.sandbox, f"auto, agreed to: {why_not}")
-        wanted = self._asked() if self.platform is Platform.DOCKER else "auto"
-        return Choice(self.docker, f"{wanted}: it has the registered image {image_id[:19]}")
+        refusals = []
+        for engine in self._with_images():
+            try:
+                image_id = self._image_in(engine, container)
+            except _NotThere as why_not:
+                refusals.append(why_not)
+                continue
+            wanted = "auto" if self.platform is Platform.AUTO else self._asked()
+            return Choice(engine, f"{wanted}: it has the registered image {image_id[:19]}")
+        # What an engine that answers lacks says more than that another does not answer.
+        missing = next((one for one in refusals if not one.is_silent), refusals[0])
+        if self.platform is not Platform.AUTO or container.manifest.sandbox is None:
+            raise missing.error from missing
+        self.agree(str(missing.error))
+        return Choice(self.sandbox, f"auto, agreed to: {missing}")
+
+    def _with_images(self) -> tuple[DockerEngine, ...]:
+        """The engines that are asked for an image, in their order."""
+        named = {Platform.DOCKER: ("docker",), Platform.PODMAN: ("podman",), Platform.AUTO: ("docker", "podman")}
+        return tuple(getattr(self, name) for name in named.get(self.platform, ()))
 
     def _asked(self) -> str:
         return _ASKED[self.source][0].format(platform=self.platform)
@@ -174,56 +215,58 @@ class Engines:
     def _how_to_change(self) -> str:
         return "" if self.platform is Platform.AUTO else _ASKED[self.source][1].format(platform=self.platform)
 
-    def _image_in_docker(self, container: Runnable) -> str:
+    def _image_in(self, engine: DockerEngine, container: Runnable) -> str:
         """The ID of the container's image, brought here; IntegrityError where another goes by its name.
 
         That is no reason to take another engine: whoever replaced the image may have replaced more.
         """
         try:
-            self.docker.check()
+            engine.check()
         except EngineUnavailable as error:
-            raise _NotInDocker("no Docker engine answers", error) from error
+            raise _NotThere(f"no {engine.title} engine answers", error, is_silent=True) from error
         if container.manifest.docker is None:
             missing = EngineUnavailable(
                 f"The container {container.name} has no image",
                 hint="Use `--platform sandbox`, or ask its owner for an image.",
             )
-            raise _NotInDocker("the container has no image", missing)
-        image = self._image_of(container, container.manifest.docker.image)
+            raise _NotThere("the container has no image", missing)
+        image = self._image_of(container, container.manifest.docker.image, engine.title)
         try:
-            return self.docker.get_image(image, on_line=self.on_line)
+            return engine.get_image(image, on_line=self.on_line)
         except (EngineUnavailable, Refused, ServerUnreachable) as error:
-            raise _NotInDocker("the registered image cannot be had", error) from error
+            raise _NotThere("the registered image cannot be had", error) from error
 
-    def _image_of(self, container: Runnable, name: str) -> Image:
+    def _image_of(self, container: Runnable, name: str, title: str) -> Image:
         """Which image the container's is; one in an archive is fetched where that is not known yet."""
         if container.archived is not None:
             try:
                 return container.archived.identify()
             except (EngineUnavailable, Refused, ServerUnreachable) as error:
-                raise _NotInDocker("the registered image cannot be had", error) from error
+                raise _NotThere("the registered image cannot be had", error) from error
         if container.image is None and not container.is_registered:
             missing = EngineUnavailable(
-                f"The container {container.name} names the image {name}, which Docker does not have",
-                hint="Build it, or bring it with `docker pull` or `docker load`; or use `--platform sandbox`.",
+                f"The container {container.name} names the image {name}, which {title} does not have",
+                hint=f"Build it, or bring it with `{title.lower()} pull` or `{title.lower()} load`; or use"
+                " `--platform sandbox`.",
             )
-            raise _NotInDocker("its image is not here", missing)
+            raise _NotThere("its image is not here", missing)
         if container.image is None:
             missing = EngineUnavailable(
                 f"The container {container.name} was registered without its image's hash: no image can be known to"
                 " be the registered one",
                 hint="Use `--platform sandbox`, or ask its owner to register it with the image's hash.",
             )
-            raise _NotInDocker("the container was registered without its image's hash", missing)
+            raise _NotThere("the container was registered without its image's hash", missing)
         return container.image
 
 
-class _NotInDocker(Exception):
-    """Why Docker does not run a container: in words that may leave the site with a result, and as an error."""
+class _NotThere(Exception):
+    """Why an engine does not run a container: in words that may leave the site with a result, and as an error."""
 
-    def __init__(self, why: str, error: ClientError) -> None:
+    def __init__(self, why: str, error: ClientError, *, is_silent: bool = False) -> None:
         super().__init__(why)
         self.error = error
+        self.is_silent = is_silent
 
 
 def _check_sandbox(container: Runnable) -> None:

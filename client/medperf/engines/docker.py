@@ -1,4 +1,4 @@
-"""The engine that runs a container's image under Docker, through its API; Podman's is the same one."""
+"""The engine that runs a container's image under Docker or Podman, through the API that both have."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medperf.engines.base import CannotStart, Cause, EngineLost, EngineSilent, Image, Outcome, State, TaskSpec
+from medperf.engines.cgroup import memory_cgroup_of
 from medperf.engines.confinement import Confinement, confine
-from medperf.engines.docker_connection import FIRST_ANSWER_SECONDS, answering, connect
+from medperf.engines.docker_connection import DOCKER, FIRST_ANSWER_SECONDS, Daemon, answering, connect
 from medperf.engines.docker_images import declared_volumes, find_image, load_image, pull_image, save_image
 from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
 from medperf.engines.docker_run import DockerRun, ended_by_force, kill, remove, start, started_at, state_of
 from medperf.engines.logs import RunLog
-from medperf.engines.machine import read_caller
+from medperf.engines.machine import read_caller, read_own_limits
 from medperf.engines.outputs import take_over
+from medperf.engines.seccomp import write_filter
 from medperf.engines.tree import ProcessTree
 from medperf.engines.watch import Watch
 from medperf.errors import EngineUnavailable
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 # How long an engine that stopped answering in the middle of a run is waited for: an update of it takes a minute or
 # two, and its containers may go on meanwhile (Docker's live-restore).
 BACK_SECONDS = 300.0
+# What of a container an engine can bound, by what it says of itself.
+_BOUNDS = {"memory": "MemoryLimit", "processes": "PidsLimit", "processors": "CpuCfsQuota"}
 # Above what any kernel gives.
 _NO_PROCESS = 2**22 + 1
 # Asking for the size of a container's own layer makes the engine walk through it.
@@ -43,10 +47,12 @@ class DockerEngine:
     `home` is the local folder whose runs these are: files in it may be made readable to a run's user, others not.
     """
 
-    name = "docker"
     has_images = True
 
-    def __init__(self, home: Path, *, back_seconds: float = BACK_SECONDS) -> None:
+    def __init__(self, home: Path, daemon: Daemon = DOCKER, *, back_seconds: float = BACK_SECONDS) -> None:
+        self.name = daemon.name
+        self.title = daemon.title
+        self._daemon = daemon
         self._home = home
         self._back_seconds = back_seconds
         self._caller = read_caller()
@@ -61,29 +67,39 @@ class DockerEngine:
 
     def check(self) -> str:
         """What answers, as a person may want to know it; EngineUnavailable where nothing does."""
-        with answering():
+        with answering(self._daemon):
             version = self._client.version()
-        return f"Docker {version['Version']} (API {version['ApiVersion']})"
+        return f"{self._daemon.title} {version['Version']} (API {version['ApiVersion']})"
+
+    def weaknesses(self) -> tuple[str, ...]:
+        with answering(self._daemon):
+            facts = self._facts
+        found = [f"{bound} cannot be bounded: it has no cgroup for that" for bound in sorted(facts.cannot_bound)]
+        if self._daemon.seccomp and facts.seccomp is None:
+            found.append(
+                "a container can make namespaces of its own: its seccomp.json is not where it is looked for"
+            )
+        return tuple(found)
 
     def probe(self) -> str:
         """What answers, after it has run a small container; EngineUnavailable with the remedy where it cannot."""
         from medperf.engines.docker_probe import probe_docker
 
         version = self.check()
-        with answering():
+        with answering(self._daemon):
             probe_docker(self, self._client)
         return version
 
     def find_image(self, image: Image) -> str | None:
         """The ID of the image that is registered, where the engine has it."""
-        with answering():
+        with answering(self._daemon):
             return find_image(self._client, image)
 
     def image_named(self, name: str) -> str | None:
         """The SHA-256 of the image that has this name here, in hex."""
         from docker.errors import ImageNotFound
 
-        with answering(), suppress(ImageNotFound):
+        with answering(self._daemon), suppress(ImageNotFound):
             return str(self._client.images.get(name).id).removeprefix("sha256:")
         return None
 
@@ -95,7 +111,7 @@ class DockerEngine:
 
         EngineUnavailable where it cannot be had, IntegrityError where the registry has another under its name.
         """
-        with answering():
+        with answering(self._daemon):
             found = find_image(self._client, image)
             if found is None and image.archive is not None:
                 found = load_image(self._client, image, image.archive(), on_line=on_line)
@@ -104,7 +120,7 @@ class DockerEngine:
     def save_image(self, image: Image, file: BinaryIO, *, on_line: Callable[[str], None]) -> None:
         """Write the registered image, brought here where it is not, as an archive of `docker save`."""
         image_id = self.get_image(image, on_line=on_line)
-        with answering():
+        with answering(self._daemon):
             save_image(self._client, image_id, file)
 
     def start(self, spec: TaskSpec) -> None:
@@ -114,7 +130,7 @@ class DockerEngine:
         self._check_inputs(confinement)
         self._give_outputs(confinement)
         began = int(time.time())
-        with answering():
+        with answering(self._daemon):
             container = self._create(spec, confinement)
             log: RunLog | None = None
             output: Any = None
@@ -132,16 +148,18 @@ class DockerEngine:
                 self._take_outputs(spec)
                 raise
         watch = self._watch(spec, container)
-        self._runs[spec.run_id] = DockerRun(spec, container, output, log, watch, began, heard_at=time.time())
+        run = DockerRun(spec, container, output, log, watch, began, heard_at=time.time())
+        run.tells_out_of_memory = self._daemon.tells_out_of_memory
+        self._runs[spec.run_id] = run
 
     def find(self, run_id: str) -> State | None:
-        with answering():
+        with answering(self._daemon):
             for container in self._labelled(RUN_LABEL, run_id):
                 return State.RUNNING if container.status == "running" else State.ENDED
         return None
 
     def adopt(self, spec: TaskSpec) -> bool:
-        with answering():
+        with answering(self._daemon):
             for container in self._labelled(RUN_LABEL, spec.run_id):
                 if container.status == "created":  # its client died before it could start it
                     remove(container)
@@ -152,6 +170,7 @@ class DockerEngine:
                 output = container.logs(stream=True, follow=True)
                 log = RunLog(spec.log, spec.limits.log_bytes)
                 run = DockerRun(spec, container, output, log, watch, int(began), was_lost=True)
+                run.tells_out_of_memory = self._daemon.tells_out_of_memory
                 self._runs[spec.run_id] = run
                 return True
         return False
@@ -188,12 +207,12 @@ class DockerEngine:
         if run_id in self._runs:
             self.stop(run_id)
             self.wait(run_id, on_line=lambda _line: None)
-        with answering():
+        with answering(self._daemon):
             for container in self._labelled(RUN_LABEL, run_id):
                 remove(container)
 
     def left_over(self) -> set[str]:
-        with answering():
+        with answering(self._daemon):
             return {container.labels[RUN_LABEL] for container in self._labelled(HOME_LABEL, str(self._home))}
 
     @cached_property
@@ -201,15 +220,23 @@ class DockerEngine:
         if self._refusal is not None:
             raise type(self._refusal)(str(self._refusal), hint=self._refusal.hint)
         try:
-            return connect()
+            return connect(self._daemon)
         except EngineUnavailable as error:
             self._refusal = error
             raise
 
     @cached_property
     def _facts(self) -> EngineFacts:
-        options = " ".join(self._client.info().get("SecurityOptions") or ())
-        return EngineFacts(is_rootless="name=rootless" in options, remaps_ids="name=userns" in options)
+        info = self._client.info()
+        options = " ".join(info.get("SecurityOptions") or ())
+        return EngineFacts(
+            is_rootless="name=rootless" in options,
+            remaps_ids="name=userns" in options,
+            has_selinux="name=selinux" in options,
+            cannot_bound=frozenset(bound for bound, key in _BOUNDS.items() if info.get(key) is False),
+            seccomp=write_filter(self._daemon.seccomp, self._home / "engines"),
+            own_limits=read_own_limits() if self._daemon is not DOCKER else {},
+        )
 
     def _labelled(self, label: str, value: str) -> list[Container]:
         found: list[Container] = self._client.containers.list(all=True, filters={"label": f"{label}={value}"})
@@ -263,7 +290,7 @@ class DockerEngine:
         """End and remove the run's container; where that fails, the next command finds it by its label."""
         state: dict[str, Any] | None = None
         try:
-            with answering():
+            with answering(self._daemon):
                 run.container.reload()
                 state = dict(run.container.attrs["State"])
         except EngineSilent as silent:
@@ -276,14 +303,19 @@ class DockerEngine:
             pass  # gone, or the container is: what follows finds nothing
         if state and state.get("Running"):
             ended_by_force(run.container)
-        with suppress(EngineUnavailable), answering():
+        with suppress(EngineUnavailable), answering(self._daemon):
             remove(run.container)
 
     def _watch(self, spec: TaskSpec, container: Container) -> Watch:
         # Where the engine is in another process namespace, nothing is seen of it, and nothing counted.
         first = int((state_of(container) or {}).get("Pid") or _NO_PROCESS)
         tree = ProcessTree(first, confine(spec, self._caller).memory_folders)
-        return Watch(spec.limits, spec.outputs(), self._layer_look(spec, container), tree.nameless_bytes)
+        layer_look, group = self._layer_look(spec, container), memory_cgroup_of(first)
+
+        def look() -> Cause | None:
+            return Cause.OUT_OF_MEMORY if group.killed_for_memory() else layer_look()
+
+        return Watch(spec.limits, spec.outputs(), look, tree.nameless_bytes)
 
     def _layer_look(self, spec: TaskSpec, container: Container) -> Callable[[], Cause | None]:
         """Looks at the size of the container's own layer, where it has one to write to."""
@@ -294,7 +326,7 @@ class DockerEngine:
             if time.monotonic() < next_look:
                 return None
             next_look = time.monotonic() + _LAYER_LOOK_SECONDS
-            with suppress(EngineUnavailable), answering():
+            with suppress(EngineUnavailable), answering(self._daemon):
                 listed = self._client.api.containers(all=True, size=True, filters={"id": container.id})
                 if any(row.get("SizeRw", 0) > spec.limits.output_bytes for row in listed):
                     return Cause.OUTPUT_LIMIT

@@ -5,8 +5,10 @@ Pure: facts about the engine come in, nothing is looked up here. Podman's API ta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from medperf.engines.base import TaskSpec
@@ -15,6 +17,8 @@ from medperf.errors import EngineUnavailable
 
 RUN_LABEL = "org.medperf.run"
 HOME_LABEL = "org.medperf.home"
+# An engine that cannot hold a bound refuses whoever asks for it.
+_OF_A_BOUND = {"memory": ("mem_limit", "memswap_limit"), "processes": ("pids_limit",), "processors": ()}
 _NANO = 1_000_000_000
 _EVERY_ID = (0, 2**32 - 1)
 
@@ -27,6 +31,14 @@ class EngineFacts:
     is_rootless: bool
     # Whether the engine gives containers other ids than those that they are told.
     remaps_ids: bool
+    # Whether SELinux keeps containers from files that are not labelled as theirs.
+    has_selinux: bool = False
+    # Which of memory, processes and processors it cannot bound: a rootless one without cgroups of its own.
+    cannot_bound: frozenset[str] = frozenset()
+    # A filter of system calls that is given to it; None leaves it its own.
+    seccomp: Path | None = None
+    # Limits of files and processes that the caller itself has, where the engine would ask for more than it may.
+    own_limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def docker_options(
@@ -84,6 +96,7 @@ def docker_options(
         "ulimits": [
             docker.types.Ulimit(name="fsize", soft=limits.output_bytes, hard=limits.output_bytes),
             docker.types.Ulimit(name="core", soft=0, hard=0),
+            *(docker.types.Ulimit(name=name, soft=most, hard=most) for name, most in facts.own_limits.items()),
         ],
         # The engine's own copy of the output, from which a client reads; what we keep of it is bounded apart.
         "log_config": docker.types.LogConfig(
@@ -97,7 +110,15 @@ def docker_options(
     }
     if spec.entrypoint is not None:
         options["entrypoint"] = [spec.entrypoint]
-    if limits.cpus is not None:
+    if facts.seccomp is not None:
+        options["security_opt"].append(f"seccomp={facts.seccomp}")
+    if facts.has_selinux:
+        # The other way, labels on the files, would change the data owner's own.
+        options["security_opt"].append("label=disable")
+    for bound in facts.cannot_bound:
+        for option in _OF_A_BOUND[bound]:
+            options.pop(option, None)
+    if limits.cpus is not None and "processors" not in facts.cannot_bound:
         options["nano_cpus"] = round(limits.cpus * _NANO)
     if facts.remaps_ids:
         options["userns_mode"] = "host"

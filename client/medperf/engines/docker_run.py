@@ -25,7 +25,8 @@ _LEAST_WAIT_SECONDS = 0.02
 _MOST_WAIT_SECONDS = 0.5
 _BACK_LOOK_SECONDS = 1.0
 # What an engine that died says of a container that ran: killed (9, 15), or not known.
-_INTERRUPTED_CODES = frozenset({128 + 9, 128 + 15, 255})
+_KILLED = 128 + 9
+_INTERRUPTED_CODES = frozenset({_KILLED, 128 + 15, 255})
 _WRITABLE_ROOT = (
     "If the image must write to its own files, `--writable_root` gives it a layer that is thrown away afterwards."
 )
@@ -47,6 +48,7 @@ class DockerRun:
     cause: Cause | None = None
     # When its output was last heard, in seconds since the epoch.
     heard_at: float = 0.0
+    tells_out_of_memory: bool = True
 
     def follow(
         self,
@@ -87,6 +89,8 @@ class DockerRun:
             cause = Cause.OUT_OF_MEMORY
         if cause is None and self.was_lost and code in _INTERRUPTED_CODES:
             cause = Cause.ENGINE_GONE
+        if cause is None and code == _KILLED and not self.tells_out_of_memory:
+            cause = Cause.OUT_OF_MEMORY  # whoever else kills it is us, or does so by hand
         advice = ""
         if cause is None and code != 0 and not self.spec.root_is_writable:
             is_refused = any("ead-only file system" in line for line in last_lines(self.spec.log))

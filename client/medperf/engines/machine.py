@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -94,3 +95,12 @@ def _link(path: Path) -> str | None:
 def _sysctl(name: str) -> str | None:
     path = Path("/proc/sys") / name.replace(".", "/")
     return path.read_text().strip() if path.exists() else None
+
+
+def read_own_limits() -> dict[str, int]:
+    """How many open files and processes what this process starts can have at most: what it has, or the kernel."""
+    most_processes = int(Path("/proc/sys/kernel/pid_max").read_text())
+    limits = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    found = {name: resource.getrlimit(number)[1] for name, number in limits.items()}
+    own = {name: most for name, most in found.items() if most != resource.RLIM_INFINITY}
+    return {**own, "nproc": min(own.get("nproc", most_processes), most_processes)}

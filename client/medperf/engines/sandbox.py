@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Callable
@@ -72,6 +73,16 @@ class SandboxEngine:
                     f"A container that does nothing ended with {outcome.cause}, exit code {outcome.exit_code}",
                     hint="\n".join(last_lines(spec.log)) or "It said nothing.",
                 )
+
+    def weaknesses(self) -> tuple[str, ...]:
+        hierarchies = read_hierarchies() if self._hierarchies is None else self._hierarchies
+        tried = make_cgroup(
+            f"try{secrets.token_hex(4)}", memory_bytes=2**30, processes=64, cpus=None, hierarchies=hierarchies
+        )
+        tried.remove()
+        if tried.memory is None or tried.processes is None:
+            return ("memory and processes are only looked at, several times a second: no cgroup can be made",)
+        return ()
 
     def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
         packages = spec.sandbox.packages if spec.sandbox is not None else ()

@@ -1,11 +1,13 @@
 #!/bin/sh
-# Runs a command with a container engine: the one that answers, else Debian's docker.io, started for this command only.
+# Runs a command with container engines: the Docker that answers, else Debian's docker.io, and Podman, which are started
+# for this command only.
 #
-#   tests/with_docker.sh [--networks] COMMAND [ARGUMENT ...]
+#   tests/with_engines.sh [--networks] COMMAND [ARGUMENT ...]
 #
 # With --networks, containers of an engine started here can have networks; without, they have none and need none.
-# What the tests need of it is in the folder that MEDPERF_TEST_ENGINE names: `base` holds the ID of an image with
-# Python 3 once it is there (it is made while the first tests run), `failed` why there will be none.
+# What the tests need of them is in the folder that MEDPERF_TEST_ENGINE names: `base` holds the ID of an image with
+# Python 3 once it is there (it is made while the first tests run), `failed` why there will be none. `podman-base` and
+# `podman-failed` are the same of Podman, whose address is in CONTAINER_HOST.
 # MEDPERF_TEST_BASE may name an image to take as the base; else python:3.11-slim is pulled, and where no registry
 # answers, one is made with debootstrap. That takes a minute, so it is kept in .cache/.
 set -eu
@@ -17,6 +19,7 @@ engine=$(mktemp -d)
 chmod 711 "$engine"
 cache=$here/.cache/base-bookworm.tar
 dockerd_pid=
+podman_pid=
 base_pid=
 
 finish() {
@@ -27,12 +30,17 @@ finish() {
         # The engine's own network namespace stays mounted.
         for mounted in "$engine"/exec/netns/*; do umount "$mounted" 2>/dev/null || true; done
     fi
+    if [ -n "$podman_pid" ]; then
+        kill "$podman_pid" 2>/dev/null || true
+        wait "$podman_pid" 2>/dev/null || true
+        umount "$engine/podman/root/overlay" 2>/dev/null || true
+    fi
     rm -rf "$engine"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-say() { echo "with_docker: $*" >&2; }
+say() { echo "with_engines: $*" >&2; }
 
 install_packages() {
     say "installing $*"
@@ -63,6 +71,32 @@ start_dockerd() {
     exit 1
 }
 
+start_podman() {
+    if ! command -v podman >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        install_packages podman
+    fi
+    if ! command -v podman >/dev/null; then
+        echo "there is no podman: install it, or run the tests as root on Debian" >"$engine/podman-failed"
+        return
+    fi
+    mkdir "$engine/podman"
+    # Its own choice, crun, is not in every package.
+    command -v crun >/dev/null || printf '[engine]\nruntime = "runc"\n' >"$engine/podman/containers.conf"
+    [ ! -f "$engine/podman/containers.conf" ] || export CONTAINERS_CONF="$engine/podman/containers.conf"
+    export CONTAINER_HOST="unix://$engine/podman.sock"
+    env -u CONTAINER_HOST podman --root "$engine/podman/root" --runroot "$engine/podman/run" \
+        system service --time 0 "$CONTAINER_HOST" >"$engine/podman/log" 2>&1 &
+    podman_pid=$!
+}
+
+fill_podman() {
+    [ -n "$podman_pid" ] || return 0
+    base=$(cat "$engine/base")
+    { docker save "$base" | podman --remote load && podman --remote tag "$base" medperf-test/base:latest; } >"$engine/podman/load" 2>&1 &&
+        echo "$base" >"$engine/podman-base.part" && mv "$engine/podman-base.part" "$engine/podman-base" ||
+        mv "$engine/podman/load" "$engine/podman-failed"
+}
+
 make_base() {
     if [ -n "${MEDPERF_TEST_BASE:-}" ]; then
         docker image inspect --format '{{.Id}}' "$MEDPERF_TEST_BASE"
@@ -82,7 +116,11 @@ if ! docker version >/dev/null 2>&1; then
     fi
     start_dockerd
 fi
-{ make_base >"$engine/base.part" 2>"$engine/base.log" && mv "$engine/base.part" "$engine/base" || mv "$engine/base.log" "$engine/failed"; } &
+start_podman
+{
+    make_base >"$engine/base.part" 2>"$engine/base.log" && mv "$engine/base.part" "$engine/base" || mv "$engine/base.log" "$engine/failed"
+    [ ! -f "$engine/base" ] || fill_podman
+} &
 base_pid=$!
 
 export MEDPERF_TEST_ENGINE="$engine"
