@@ -6,28 +6,33 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
 from medperf.errors import IntegrityError
 from medperf.files import locked, make_private_folder, partial_file, write_atomically
 from medperf.identity import hash_folders
+from medperf.parts import Part
 
 # A second process waits for the first one's download; one that takes longer than this is not waited for.
 _WAIT_SECONDS = 3600.0
 _CONTENT = "content"
 # Holds the BLAKE3 of the content; its time says when it was last used.
 SEAL = "blake3"
+PARTS = "parts"
 
-# Given a URL and what takes the bytes, streams what is behind the URL.
+# Given a URL and what takes the bytes, streams what is behind the URL; to a `Part`, the rest of it.
 Download = Callable[[str, Callable[[bytes], object]], object]
 
 
 class Assets:
     """The store of fetched files: `ROOT/sha256/HASH`, by content, so that a name is a promise."""
 
-    def __init__(self, root: Path, download: Download) -> None:
+    def __init__(self, root: Path, download: Download, *, on_wait: Callable[[str], object] | None = None) -> None:
+        """`on_wait` is told where another command fetches the same file, which is waited for."""
         self.root = root
+        self._on_wait = on_wait
         self._files = root / "sha256"
         self._locks = root / "locks"
         self._download = download
@@ -40,7 +45,7 @@ class Assets:
         file = self._files / sha256
         for folder in (self._files, self._locks):
             make_private_folder(folder)
-        with locked(self._locks / f"{sha256}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
+        with self._alone(sha256, f"the download of {url}"):
             if not file.exists() or _sha256(file) != sha256:
                 self._get(url, sha256, file)
             os.utime(file)  # that it is used
@@ -67,7 +72,7 @@ class Assets:
         """Keep a file that came another way under its hash, which was checked; it may be taken from its place."""
         for folder in (self._files, self._locks):
             make_private_folder(folder)
-        with locked(self._locks / f"{sha256}.lock", what=f"the file {sha256}", wait_seconds=_WAIT_SECONDS):
+        with self._alone(sha256, f"the file {sha256}"):
             if not self.has(sha256):
                 file.replace(self.place(sha256))
             os.utime(self.place(sha256))
@@ -78,19 +83,32 @@ class Assets:
             make_private_folder(folder)
         # One place a URL: what a command that died left of it is written over.
         name = f"new-{hashlib.sha256(url.encode()).hexdigest()}"
-        with locked(self._locks / f"{name}.lock", what=f"the download of {url}", wait_seconds=_WAIT_SECONDS):
+        with self._alone(name, f"the download of {url}"):
             with partial_file(self._files / name) as partial:
                 found = self._stream(url, partial)
             return (self._files / name).replace(self._files / found), found
 
+    def _alone(self, name: str, what: str) -> AbstractContextManager[None]:
+        lock = self._locks / f"{name}.lock"
+        return locked(lock, what=what, wait_seconds=_WAIT_SECONDS, on_wait=self._on_wait)
+
     def _get(self, url: str, sha256: str, file: Path) -> None:
-        with partial_file(file) as partial:
-            found = self._stream(url, partial)
-            if found != sha256:
+        """Fetch a file, going on with what an earlier command has of it.
+
+        What was put together of several answers and is not the file is fetched once more, from its beginning,
+        before it is said to be another: it may have been replaced on the way.
+        """
+        with Part(self.root / PARTS, url, sha256) as part:
+            self._download(url, part)
+            if part.sha256 != sha256 and part.is_pieced:
+                part.restart()
+                self._download(url, part)
+            if part.sha256 != sha256:
                 raise IntegrityError(
-                    f"{url} gave a file with the SHA-256 {found}, but {sha256} is registered.",
+                    f"{url} gave a file with the SHA-256 {part.sha256}, but {sha256} is registered.",
                     hint="Do not use it. Tell the owner of the container or benchmark that the file was replaced.",
                 )
+            part.become(file)
 
     def _stream(self, url: str, partial: BinaryIO) -> str:
         hasher = hashlib.sha256()

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medperf.assets import SEAL, Assets, is_intact
+from medperf.assets import PARTS, SEAL, Assets, is_intact
 from medperf.engines.packages import WHEELS, packages_folder
 from medperf.errors import BadManifest
 from medperf.files import write_atomically
 from medperf.home import Home
 from medperf.journal import Journal
 from medperf.manifest import parse_manifest
+from medperf.parts import kept_parts
 from medperf_contracts.registry import ContainerView
 
 _ABOUT = "about.json"
@@ -34,6 +35,7 @@ class Kind(StrEnum):
     CONTAINER = "container"
     PACKAGES = "packages"
     WHEEL = "wheel"
+    PART = "part of a file"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Kept:
         """Whether it is what was kept, hashed again."""
         if self.kind is Kind.FILE:
             return Assets.is_intact_file(self.path)
+        if self.kind is Kind.PART:
+            return True  # its hash says what it is once it is whole
         if self.kind is Kind.WHEEL:
             return _is_whole_archive(self.path)
         return is_intact(self.path)
@@ -110,6 +114,7 @@ def kept_things(home: Home) -> list[Kept]:
         *_things(Kind.CONTAINER, home.containers.glob("[0-9a-f]" * _HEX_DIGITS), users),
         *_things(Kind.PACKAGES, (seal.parent for seal in home.environments.glob(f"*/{SEAL}")), users),
         *_things(Kind.WHEEL, (home.environments / WHEELS).glob("*.whl"), users),
+        *_things(Kind.PART, iter(kept_parts(home.assets / PARTS)), users),
     ]
     return sorted(things, key=lambda kept: (list(Kind).index(kept.kind), -kept.used_at.timestamp(), kept.name))
 

@@ -10,6 +10,7 @@ import httpx
 from .asset_hosts import check_host, origin_of
 from .errors import IntegrityError, Refused, ServerUnreachable, UsageError
 from .network import Network
+from .parts import Part, is_strong
 from .proxies import Proxy, proxy_for, refused_by
 from .retries import Patience, TryAgain, patiently, retry_after_seconds
 from .wire import check_trust, client_for, not_let_through
@@ -46,7 +47,10 @@ class Download:
         self._on_progress = on_progress
         self._transport = transport
         self._patience = Patience(bound_seconds, notice)
-        self._given = 0
+        # What an earlier command has of it is gone on with.
+        self._part = sink if isinstance(sink, Part) else None
+        self._given = 0 if self._part is None else self._part.given
+        self._validator = None if self._part is None else self._part.validator
 
     def run(self) -> None:
         """Fetch it whole; the bound for trying again begins anew whenever bytes arrive."""
@@ -127,6 +131,9 @@ class Download:
         headers = {"Accept-Encoding": "identity", "Host": named.netloc.decode()}
         if self._given:
             headers["Range"] = f"bytes={self._given}-"
+            if self._validator is not None:
+                # The rest only if it is still the rest of the same; else the whole of what is there now.
+                headers["If-Range"] = self._validator
         with (
             client_for(url, self._network, proxy, self._transport) as client,
             client.stream(
@@ -153,6 +160,9 @@ class Download:
         return None
 
     def _take(self, response: httpx.Response) -> None:
+        self._check_is_the_same(response)
+        if self._given and self._part is not None:
+            self._part.is_pieced = True
         # A server that knows no ranges sends everything again: what was given already is passed over.
         begins = _first_byte(response) if response.status_code == 206 else 0
         if begins > self._given:
@@ -175,6 +185,24 @@ class Download:
             self._patience.restart()
             self._on_progress(self._given, total)
 
+    def _check_is_the_same(self, response: httpx.Response) -> None:
+        """Note what the bytes are of; begin anew where they are of another file than those that are here."""
+        validator = _strong_validator(response)
+        if self._given and self._validator is not None and validator != self._validator:
+            if self._part is None:
+                raise IntegrityError(
+                    f"{self._url} was replaced while it was fetched.", hint="Run the same command again."
+                )
+            self._notice(f"{self._url} has been replaced meanwhile: it is fetched from its beginning.")
+            self._part.restart()
+            self._given, self._validator = 0, None
+            if response.status_code == 206:
+                raise TryAgain(self._unreachable("it was replaced while it was fetched"))
+        if not self._given:
+            self._validator = validator
+            if self._part is not None:
+                self._part.note_validator(validator)
+
     def _unreachable(self, why: str) -> ServerUnreachable:
         return ServerUnreachable(
             f"{self._url} cannot be fetched ({why}).",
@@ -188,6 +216,11 @@ class Download:
             code="asset_unavailable",
             status=status,
         )
+
+
+def _strong_validator(response: httpx.Response) -> str | None:
+    tag: str = response.headers.get("etag", "")
+    return tag if is_strong(tag) else None
 
 
 def _first_byte(response: httpx.Response) -> int:

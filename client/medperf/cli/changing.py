@@ -196,7 +196,11 @@ def downloads(session: Session, progress: Progress) -> Assets:
     def note(done: int, _: int | None) -> None:
         progress.note(f"{done / 1e6:.1f} MB fetched")
 
-    return Assets(session.home.assets, lambda url, sink: gateway.download(url, sink, on_progress=note))
+    return Assets(
+        session.home.assets,
+        lambda url, sink: gateway.download(url, sink, on_progress=note),
+        on_wait=progress.line,
+    )
 
 
 def check_address(given: str, option: str) -> None:

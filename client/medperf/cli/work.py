@@ -82,6 +82,7 @@ class Work:
             lambda url, sink: self.gateway.download(
                 url, sink, on_progress=lambda done, total: self.progress.note(_fetched(done, total))
             ),
+            on_wait=self.progress.line,
         )
         return fetch_container(view, role=role, home=self.session.home, assets=assets)
 
