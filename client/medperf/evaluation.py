@@ -81,14 +81,15 @@ def evaluate(
     purpose: str,
     on_step: Callable[[str], None],
     ignore_model_errors: bool = False,
+    anew: bool = False,
 ) -> Evaluated:
-    """Run a model and the metrics on a dataset, unless that was done before.
+    """Run a model and the metrics on a dataset, unless that was done before; `anew`, whatever was done before.
 
     The prepared data is hashed again before anything runs. With `ignore_model_errors` a model that failed after
     writing some predictions gives a partial evaluation; without it, a partial one from before is run again.
     """
     found = _found(runner.home, dataset, model, metrics, partial_is_enough=ignore_model_errors)
-    if found is not None:
+    if found is not None and not anew:
         return Evaluated(found, from_cache=True)
     on_step("hash")
     dataset.verify()
@@ -99,7 +100,8 @@ def evaluate(
         "infer",
         {"data_path": dataset.data},
         purpose=purpose,
-        content={"data_path": dataset.data_hash},
+        # What is to be done anew goes on with nothing, and nothing goes on with it.
+        content=None if anew else {"data_path": dataset.data_hash},
         dataset_uid=dataset.generated_uid,
         take_partial=ignore_model_errors,
     ) as predictions:

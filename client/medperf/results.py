@@ -154,6 +154,15 @@ def find_result(home: Home, given: str) -> LocalResult:
     return result
 
 
+def submitted_id(home: Home, benchmark_id: int, model_id: int, dataset_id: int) -> int | None:
+    """The server's ID of what was submitted of a result; None where nothing was, or its record is damaged."""
+    try:
+        result = _named(home, result_name(benchmark_id, model_id, dataset_id))
+    except IntegrityError:
+        return None
+    return None if result is None else result.submitted_id
+
+
 def record_submission(home: Home, result: LocalResult, result_id: int, *, user_id: int | None = None) -> None:
     """Write down that the server has accepted this result from this person under this ID."""
     name = _load(home, result.name)

@@ -230,6 +230,8 @@ def test_a_container_of_this_machine_is_named_by_its_folder_and_told_to_bring_it
 class Answering:
     """An engine at the seam that is there."""
 
+    title = "Docker"
+
     def check(self) -> str:
         return "Docker"
 
@@ -289,7 +291,7 @@ def test_the_environment_goes_before_what_is_remembered_and_is_not_remembered(
     begin(None).choose(container(SANDBOX, None))
     monkeypatch.delenv("MEDPERF_PLATFORM")
     assert begin(None).platform is Platform.AUTO
-    monkeypatch.setenv("MEDPERF_PLATFORM", "podman")
+    monkeypatch.setenv("MEDPERF_PLATFORM", "singularity")
     with pytest.raises(UsageError, match="podman"):
         begin(None)
 

@@ -310,5 +310,5 @@ def test_a_platform_that_there_is_not_is_a_problem(machine: Machine) -> None:
 
 
 def test_the_engines_that_are_looked_at_are_those_that_there_are() -> None:
-    assert set(ENGINES) == {"docker", "sandbox"}
+    assert set(ENGINES) == {"docker", "podman", "sandbox"}
     assert shutil.which("bwrap")

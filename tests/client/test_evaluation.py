@@ -317,6 +317,59 @@ Total number of models: 2
     assert (code, out) == (0, "Nothing is left to send.\n")
 
 
+def test_models_are_named_by_options_and_a_file_and_run_in_that_order(
+    site: Site, server: BenchmarkServer, medperf: Medperf, tmp_path: Path
+) -> None:
+    ready(site)
+    file = tmp_path / "models.txt"
+    file.write_text("# the reference model last\n4, 2\n")
+    code, out, err = medperf(*RUN, "--models_file", str(file))
+    assert (code, re.findall(r"^ +(\d) +b1", out, re.MULTILINE)) == (0, ["4", "2"]), err
+    code, out, _ = medperf(*RUN, "-m", "4")
+    assert (code, "Total number of models: 1" in out) == (0, True)
+    assert len([run for run in site.journal.runs() if run.task == "infer"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("7", "Model 7 is not one that this benchmark wants a result of."),
+        ("2\nfour", "line 2: 'four' is no model's UID"),
+        ("0", "line 1: '0' is no model's UID"),
+        ("# none", "names no model"),
+        ("9" * 5000, "is no model's UID"),
+        ("٢", "is no model's UID"),
+    ],
+    ids=["not due", "a word", "zero", "none", "endless", "another script's digit"],
+)
+def test_a_file_of_models_that_cannot_be_used_is_said(
+    site: Site, server: BenchmarkServer, medperf: Medperf, tmp_path: Path, text: str, said: str
+) -> None:
+    ready(site)
+    file = tmp_path / "models.txt"
+    file.write_text(text)
+    code, _, err = medperf(*RUN, "--models_file", str(file))
+    assert (code, said in err, site.journal.runs()) == (2, True, []), err
+
+
+def test_what_was_run_before_is_run_again_only_where_asked_for_and_not_once_it_is_submitted(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    def runs_of(model: int) -> int:
+        return len([run for run in site.journal.runs() if run.container_name == f"small-model-{model}"])
+
+    ready(site)
+    for more, expected in (((), (1, 1)), ((), (1, 1)), (("--rerun",), (2, 2)), (("--no_cache",), (3, 3))):
+        code, _, err = medperf(*RUN, *more)
+        assert (code, (runs_of(2), runs_of(4))) == (0, expected), err
+    assert medperf("result", "submit", "--result", "b1m2d9", "--yes")[0] == 0
+    code, out, _ = medperf(*RUN, "--rerun")
+    assert (code, (runs_of(2), runs_of(4))) == (0, (3, 4))
+    assert "1 were skipped (already executed)" in out
+    # Nothing of what was done anew is left for another command.
+    assert not any(run.holds_outputs for run in site.journal.runs())
+
+
 def test_that_scores_are_public_is_said_before_the_question(
     site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:

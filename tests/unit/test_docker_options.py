@@ -154,3 +154,8 @@ def test_files_and_processes_are_bounded_by_what_the_caller_has() -> None:
     told = options(facts=dataclasses.replace(PLAIN, own_limits={"nofile": 1024, "nproc": 4096}))
     limits = {dict(one)["Name"]: dict(one)["Hard"] for one in told["ulimits"]}
     assert (limits["nofile"], limits["nproc"]) == (1024, 4096)
+
+
+def test_folders_that_the_engine_makes_memory_anyhow_are_bounded() -> None:
+    told = options(facts=dataclasses.replace(PLAIN, memory_folders=(PurePosixPath("/run"),)))
+    assert "size=1000" in told["tmpfs"]["/run"]

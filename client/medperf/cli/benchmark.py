@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from medperf.containers import LocalContainer
     from medperf.datasets import LocalDataset
     from medperf.errors import ClientError
+    from medperf.home import Home
 
     from .work import Work
 
@@ -65,6 +67,23 @@ class Outcome:
         return (self.model_id, self.name, self.is_partial, self.from_cache, "")
 
 
+@dataclass(frozen=True)
+class Order:
+    """What is to be run, and what of earlier runs counts."""
+
+    benchmark_id: int
+    ignore_model_errors: bool
+    rerun: bool
+
+    def is_anew(self, home: Home, dataset: LocalDataset, model: LocalContainer) -> bool:
+        """Whether a model is run whatever was run before: a result that was submitted is final."""
+        from medperf.results import submitted_id
+
+        from .work import registered_id
+
+        return self.rerun and submitted_id(home, self.benchmark_id, model.id, registered_id(dataset)) is None
+
+
 @benchmark.command()
 @click.option("--benchmark", "-b", "benchmark_id", required=True, type=UID, help="The benchmark's UID.")
 @click.option("--data_uid", "-d", required=True, help=DATA_UID_HELP)
@@ -72,6 +91,19 @@ class Outcome:
     "--ignore_model_errors",
     is_flag=True,
     help="Where a model fails after writing some predictions, compute a partial result from them.",
+)
+@click.option("--model", "-m", "models", type=UID, multiple=True, help="Only this model; may be repeated.")
+@click.option(
+    "--models_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Only the models whose UIDs are in this file, one on each line, in its order.",
+)
+@click.option(
+    "--rerun",
+    "--no_cache",
+    "rerun",
+    is_flag=True,
+    help="Run again what was run before, too; what was submitted is final, and left as it is.",
 )
 @how_options
 @silent_yes_option
@@ -81,12 +113,16 @@ def run(
     benchmark_id: int,
     data_uid: str,
     ignore_model_errors: bool,
+    models: tuple[int, ...],
+    models_file: Path | None,
+    rerun: bool,
     how: How,
 ) -> None:
-    """Run every model of a benchmark on a dataset. Nothing is sent."""
+    """Run every model of a benchmark on a dataset, or those named. Nothing is sent."""
     from medperf.datasets import alone_with, find_dataset
 
     from .progress import Progress
+    from .wanted import wanted_models
     from .work import Work, approved_association, benchmark_view, registered_id
 
     # Before anything local: where the server has another store, the local folder may be set aside.
@@ -95,10 +131,11 @@ def run(
     with alone_with(session.home, chosen):
         dataset_id = registered_id(chosen)
         association = approved_association(gateway, benchmark_id, dataset_id)
-        due = _due(session, benchmark_id, dataset_id, association.id)
+        due = wanted_models(_due(session, benchmark_id, dataset_id, association.id), models, models_file)
         work = Work.begin(session, Progress(len(due)), how)
         metrics_id = benchmark_view(gateway, benchmark_id).metrics_id
-        outcomes = _run_all(work, chosen, benchmark_id, due, metrics_id, ignore_model_errors=ignore_model_errors)
+        order = Order(benchmark_id, ignore_model_errors=ignore_model_errors, rerun=rerun)
+        outcomes = _run_all(work, chosen, order, due, metrics_id)
     report(outcomes)
 
 
@@ -123,11 +160,9 @@ def _due(session: Session, benchmark_id: int, dataset_id: int, association_id: i
 def _run_all(
     work: Work,
     dataset: LocalDataset,
-    benchmark_id: int,
+    order: Order,
     model_ids: Sequence[int],
     metrics_id: int,
-    *,
-    ignore_model_errors: bool,
 ) -> list[Outcome]:
     """Bring every container here, then run model after model; one that fails does not stop the others."""
     from medperf.evaluation import is_evaluated
@@ -136,7 +171,10 @@ def _run_all(
     metrics = work.container(metrics_id, Role.METRICS)
 
     def is_done(model: LocalContainer) -> bool:
-        return is_evaluated(work.session.home, dataset, model, metrics, partial_is_enough=ignore_model_errors)
+        home = work.session.home
+        if order.is_anew(home, dataset, model):
+            return False
+        return is_evaluated(home, dataset, model, metrics, partial_is_enough=order.ignore_model_errors)
 
     models = {model_id: _fetched(work, model_id, metrics, is_done) for model_id in model_ids}
     outcomes = []
@@ -146,10 +184,7 @@ def _run_all(
                 work.progress.line("cannot be run, as said above")
             outcomes.append(model)
         else:
-            outcome = _run_one(
-                work, dataset, benchmark_id, model, metrics, ignore_model_errors=ignore_model_errors
-            )
-            outcomes.append(outcome)
+            outcomes.append(_run_one(work, dataset, order, model, metrics))
     if all(outcome.error is not None or outcome.from_cache for outcome in outcomes):
         # Nothing ran, so nothing else would notice that the prepared data is no longer what these came from.
         dataset.verify()
@@ -188,11 +223,9 @@ def _fetched(
 def _run_one(
     work: Work,
     dataset: LocalDataset,
-    benchmark_id: int,
+    order: Order,
     model: LocalContainer,
     metrics: LocalContainer,
-    *,
-    ignore_model_errors: bool,
 ) -> Outcome:
     from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, UsageError
     from medperf.evaluation import evaluate
@@ -209,7 +242,8 @@ def _run_one(
                 metrics,
                 purpose="benchmark run",
                 on_step=work.tell,
-                ignore_model_errors=ignore_model_errors,
+                ignore_model_errors=order.ignore_model_errors,
+                anew=order.is_anew(work.session.home, dataset, model),
             )
             if evaluated.from_cache:
                 work.progress.line("was run before: its result is taken from the local cache")
@@ -222,7 +256,7 @@ def _run_one(
     named = name_result(
         work.session.home,
         evaluation,
-        benchmark_id=benchmark_id,
+        benchmark_id=order.benchmark_id,
         model_id=model.id,
         dataset_id=registered_id(dataset),
     )

@@ -188,17 +188,21 @@ class Engines:
         if self.platform is Platform.SANDBOX:
             _check_sandbox(container)
             return Choice(self.sandbox, self._asked())
-        refusals = []
+        missing = None
         for engine in self._with_images():
             try:
                 image_id = self._image_in(engine, container)
             except _NotThere as why_not:
-                refusals.append(why_not)
+                # The first that answers is the one that this machine has; if none does, the first is spoken of.
+                if missing is None or not why_not.is_silent:
+                    missing = why_not
+                if not why_not.is_silent:
+                    break
                 continue
             wanted = "auto" if self.platform is Platform.AUTO else self._asked()
             return Choice(engine, f"{wanted}: it has the registered image {image_id[:19]}")
-        # What an engine that answers lacks says more than that another does not answer.
-        missing = next((one for one in refusals if not one.is_silent), refusals[0])
+        if missing is None:
+            raise ValueError(f"{self.platform} has no engine")
         if self.platform is not Platform.AUTO or container.manifest.sandbox is None:
             raise missing.error from missing
         self.agree(str(missing.error))

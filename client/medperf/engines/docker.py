@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medperf.engines.base import CannotStart, Cause, EngineLost, EngineSilent, Image, Outcome, State, TaskSpec
@@ -234,6 +234,7 @@ class DockerEngine:
             remaps_ids="name=userns" in options,
             has_selinux="name=selinux" in options,
             cannot_bound=frozenset(bound for bound, key in _BOUNDS.items() if info.get(key) is False),
+            memory_folders=tuple(PurePosixPath(path) for path in self._daemon.memory_folders),
             seccomp=write_filter(self._daemon.seccomp, self._home / "engines"),
             own_limits=read_own_limits() if self._daemon is not DOCKER else {},
         )

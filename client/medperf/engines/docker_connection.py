@@ -56,6 +56,8 @@ class Daemon:
     log: str
     # Whether it always says that a container ended for want of memory.
     tells_out_of_memory: bool = True
+    # Where it gives a container memory to write to, unasked and without a bound.
+    memory_folders: tuple[str, ...] = ()
     # Its system-call filter, where that lets a container make namespaces: it is given one without them.
     seccomp: tuple[str, ...] = ()
 
@@ -97,6 +99,7 @@ def podman() -> Daemon:
         how_to_start=f"Start its service: `{start}`; without systemd, `podman system service --time 0 &`.",
         log="journalctl -u podman" if is_root else "journalctl --user -u podman",
         tells_out_of_memory=False,
+        memory_folders=("/run", "/var/tmp"),  # noqa: S108 - the container's own
         seccomp=("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json"),
     )
 

@@ -35,6 +35,8 @@ class EngineFacts:
     has_selinux: bool = False
     # Which of memory, processes and processors it cannot bound: a rootless one without cgroups of its own.
     cannot_bound: frozenset[str] = frozenset()
+    # Folders of a container that it makes memory anyhow: they are bounded like `/tmp`.
+    memory_folders: tuple[PurePosixPath, ...] = ()
     # A filter of system calls that is given to it; None leaves it its own.
     seccomp: Path | None = None
     # Limits of files and processes that the caller itself has, where the engine would ask for more than it may.
@@ -62,7 +64,9 @@ def docker_options(
     covered = {mount.inside for mount in confinement.mounts}
     memory = {PurePosixPath(path): size for path, size in confinement.memory_folders.items()}
     shm = memory.pop(PurePosixPath("/dev/shm"))  # noqa: S108 - the container's own
-    memory |= {path: limits.tmp_bytes for path in volumes if path not in covered | memory.keys()}
+    memory |= {
+        path: limits.tmp_bytes for path in (*volumes, *facts.memory_folders) if path not in covered | memory.keys()
+    }
     options: dict[str, Any] = {
         "image": image_id,
         "command": list(spec.arguments),
