@@ -292,7 +292,7 @@ def test_the_environment_goes_before_what_is_remembered_and_is_not_remembered(
     monkeypatch.delenv("MEDPERF_PLATFORM")
     assert begin(None).platform is Platform.AUTO
     monkeypatch.setenv("MEDPERF_PLATFORM", "singularity")
-    with pytest.raises(UsageError, match="podman"):
+    with pytest.raises(UsageError, match="singularity"):
         begin(None)
 
 

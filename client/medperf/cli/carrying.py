@@ -36,7 +36,7 @@ def check_is_free(output: Path) -> None:
 
 def export_results(session: Session, names: Sequence[str], *, every: bool, output: Path, yes: bool) -> None:
     """Show what would be sent of results, ask, and write it to a file instead of sending it."""
-    from .result import chosen_results, ready_results, report
+    from .result import chosen_results, ready_results, tell_failures
     from .work import benchmark_view, who_sees_scores
 
     check_is_free(output)
@@ -59,12 +59,12 @@ def export_results(session: Session, names: Sequence[str], *, every: bool, outpu
             _carried(session, results=tuple(one.body for one in ready)).write(output)
             click.echo(printable(f"Written to {output}"))
             click.echo("Next, where the server can be reached: medperf result submit --from FILE")
-    report(failures, done=len(ready), verb="written")
+    tell_failures(failures, done=len(ready), verb="written")
 
 
 def submit_results(session: Session, file: Path, *, yes: bool) -> None:
     """Send the results of a file that was carried here, after the checks and questions of local ones."""
-    from .result import Sending, report, send_all
+    from .result import Sending, send_all, tell_failures
     from .work import approved_association, benchmark_view, who_sees_scores
 
     carried = _read(session, file)
@@ -90,7 +90,7 @@ def submit_results(session: Session, file: Path, *, yes: bool) -> None:
         for benchmark_id in sorted({one.body.benchmark_id for one in ready}):
             click.echo(who_sees_scores(benchmark_view(gateway, benchmark_id)))
         confirm(f"Submit {', '.join(one.name for one in ready)}? It cannot be changed afterwards.", yes=yes)
-    report(failures, done=send_all(session.home, gateway, ready, failures))
+    tell_failures(failures, done=send_all(session.home, gateway, ready, failures))
 
 
 def write_dataset(session: Session, body: NewDataset, taking_part: TakingPart, output: Path) -> None:

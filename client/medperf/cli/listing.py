@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
+Thing = TypeVar("Thing", bound="ThingView")
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,18 @@ def print_thing(
     session: Session,
     kind: str,
     thing_id: int,
-    view: type[ThingView],
+    view: type[Thing],
     *,
     as_json_text: bool,
     hidden: frozenset[str] = frozenset(),
-) -> None:
-    """Print one thing of the server whole; `kind` is its noun, such as `benchmark`.
+) -> Thing:
+    """Print one thing of the server whole, and return it; `kind` is its noun, such as `benchmark`.
 
     `hidden` are those of its keys that are null for whoever may not see them.
     """
     thing = session.gateway.get(f"/{kind}s/{thing_id}", view, seen=[f"{kind}/{thing_id}"])
     print_view(thing, as_json_text=as_json_text, hidden=hidden)
+    return thing
 
 
 def tell_left_out(name: str, damaged: ClientError) -> None:

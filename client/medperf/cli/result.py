@@ -13,6 +13,7 @@ from medperf.terminal import printable
 
 from .listing import silent_yes_option
 from .prompts import confirm, show_before_sending, yes_option
+from .result_report import report
 from .result_views import ls
 from .session import Session, pass_session
 from .tables import json_option, print_view
@@ -43,6 +44,7 @@ def result() -> None:
 
 
 result.add_command(ls)
+result.add_command(report)
 
 
 @result.command()
@@ -51,17 +53,29 @@ result.add_command(ls)
 @silent_yes_option
 @pass_session
 def view(session: Session, result_uid: str, as_json_text: bool) -> None:
-    """Show a result whole: a local one, such as b1m4d1, or by its number what the server has accepted."""
+    """Show a result whole: a local one, such as b1m4d1, or by its number what the server has accepted.
+
+    On a terminal, metrics from 0 to 1 are drawn as bars, and ROC curves where their points are given.
+    """
     from medperf.results import find_result
+
+    from .drawn import draw_metrics
 
     if result_uid.isascii() and result_uid.isdecimal():
         from medperf_contracts.results import ResultView
 
         from .listing import print_thing
 
-        print_thing(session, "result", int(result_uid), ResultView, as_json_text=as_json_text, hidden=_HIDDEN)
-        return
-    print_view(find_result(session.home, result_uid).model_dump(mode="json"), as_json_text=as_json_text)
+        accepted = print_thing(
+            session, "result", int(result_uid), ResultView, as_json_text=as_json_text, hidden=_HIDDEN
+        )
+        metrics, is_partial = accepted.metrics, accepted.is_partial
+    else:
+        found = find_result(session.home, result_uid)
+        print_view(found.model_dump(mode="json"), as_json_text=as_json_text)
+        metrics, is_partial = found.evaluation.metrics, found.evaluation.is_partial
+    if not as_json_text:
+        draw_metrics(metrics, is_partial=is_partial)
 
 
 _OF_RESULTS = (
@@ -116,7 +130,7 @@ def submit(session: Session, names: tuple[str, ...], every: bool, file: Path | N
             for benchmark_id in sorted({one.body.benchmark_id for one in ready}):
                 click.echo(who_sees_scores(benchmark_view(gateway, benchmark_id)))
             confirm(f"Submit {', '.join(one.name for one in ready)}? It cannot be changed afterwards.", yes=yes)
-        report(failures, done=send_all(session.home, gateway, ready, failures))
+        tell_failures(failures, done=send_all(session.home, gateway, ready, failures))
 
 
 @result.command()
@@ -280,7 +294,7 @@ def _record(home: Home, gateway: Gateway, one: Sending, result_id: int) -> None:
         record_submission(home, one.local, result_id, user_id=gateway.user_id)
 
 
-def report(failures: Sequence[Failure], *, done: int, verb: str = "sent") -> None:
+def tell_failures(failures: Sequence[Failure], *, done: int, verb: str = "sent") -> None:
     """Return if all was done; PartlyDone where some was, the first failure's own error where nothing was."""
     from medperf.errors import PartlyDone
 
