@@ -11,14 +11,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from containers.small import Site, archive_of, manifest_of
+from containers.small import Site, archive_of, manifest_of, prepared_dataset
 from medperf import safe_yaml
 from medperf.api import Gateway
 from medperf.cli.main import run
@@ -29,7 +28,6 @@ from medperf.home import Home
 from medperf.journal import Journal, RunState
 from medperf.manifest import Role
 from medperf.preferences import Preferences
-from medperf.preparation import Description, prepare
 from medperf.results import find_result, local_results, name_result, record_submission
 from peers.benchmark_server import BenchmarkServer
 from peers.scripted_peer import Reply, ScriptedPeer
@@ -38,15 +36,7 @@ from peers.scripted_peer import Reply, ScriptedPeer
 @pytest.fixture(scope="module")
 def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset prepared once by the real container; tests work on copies."""
-    site = Site(tmp_path_factory.mktemp("prepared"))
-    return prepare(
-        site.runner(),
-        site.container(1, Role.PREPARATION),
-        data_path=site.data,
-        labels_path=site.labels,
-        about=Description("mytestdata", "", ""),
-        step=nullcontext,
-    ).folder
+    return prepared_dataset(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 
 from containers.attack import eventually
 from containers.images import image_name, small_images
-from containers.small import Site
+from containers.small import Site, prepared_dataset
 from medperf.api import Gateway
 from medperf.causes import NEXT_STEP, Cause
 from medperf.datasets import find_dataset
@@ -28,7 +28,6 @@ from medperf.home import Home
 from medperf.journal import Journal, Run, RunState
 from medperf.manifest import Role
 from medperf.preferences import Preferences
-from medperf.preparation import Description, prepare
 from peers.benchmark_server import BenchmarkServer
 from peers.scripted_peer import ScriptedPeer
 
@@ -53,15 +52,7 @@ def images(
 @pytest.fixture(scope="module")
 def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset prepared once; tests work on copies."""
-    site = Site(tmp_path_factory.mktemp("prepared"))
-    return prepare(
-        site.runner(),
-        site.container(1, Role.PREPARATION),
-        data_path=site.data,
-        labels_path=site.labels,
-        about=Description("mytestdata", "", ""),
-        step=nullcontext,
-    ).folder
+    return prepared_dataset(tmp_path_factory.mktemp("prepared"))
 
 
 class Machine:

@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from medperf.engines.choice import Engines, Platform
 from medperf.home import Home
 from medperf.journal import Journal
 from medperf.manifest import Role
+from medperf.preparation import Description, prepare
 from medperf.tasks import Runner
 from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.registry import ContainerView
@@ -347,3 +349,16 @@ class Site:
         return fetch_container(
             view, role=role, home=self.home, assets=Assets(self.home.assets, self.shelf.download)
         )
+
+
+def prepared_dataset(folder: Path) -> Path:
+    """The folder of a dataset that the small preparation made; tests work on copies of it."""
+    site = Site(folder)
+    return prepare(
+        site.runner(),
+        site.container(1, Role.PREPARATION),
+        data_path=site.data,
+        labels_path=site.labels,
+        about=Description("mytestdata", "", ""),
+        step=nullcontext,
+    ).folder

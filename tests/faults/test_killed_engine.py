@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ import docker
 import pytest
 
 from containers.images import image_name, small_images
-from containers.small import Site
+from containers.small import Site, prepared_dataset
 from medperf.api import Gateway
 from medperf.causes import Cause
 from medperf.datasets import find_dataset
@@ -29,7 +29,6 @@ from medperf.home import Home
 from medperf.journal import Journal, Run, RunState
 from medperf.manifest import Role
 from medperf.preferences import Preferences
-from medperf.preparation import Description, prepare
 from peers.benchmark_server import BenchmarkServer
 from peers.scripted_peer import ScriptedPeer
 from servers.dockerd import Dockerd, dockerd
@@ -81,15 +80,7 @@ class Witness:
 
 @pytest.fixture(scope="module")
 def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    site = Site(tmp_path_factory.mktemp("prepared"))
-    return prepare(
-        site.runner(),
-        site.container(1, Role.PREPARATION),
-        data_path=site.data,
-        labels_path=site.labels,
-        about=Description("mytestdata", "", ""),
-        step=nullcontext,
-    ).folder
+    return prepared_dataset(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["containers end with it", "live-restore"])
