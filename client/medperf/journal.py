@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,18 @@ class Journal:
             "SELECT * FROM runs WHERE ?1 IS NULL OR dataset_uid = ?1 ORDER BY created_at DESC, rowid DESC",
             dataset_uid,
         )
+
+    def last_took(self, container_hash: str, task: str) -> timedelta | None:
+        """How long the last run of a container's task took that ended well; None where none did."""
+        for run in self._rows(
+            "SELECT * FROM runs WHERE container_hash = ? AND task = ? AND state = 'done' ORDER BY created_at DESC,"
+            " rowid DESC LIMIT 1",
+            container_hash,
+            task,
+        ):
+            if run.started_at is not None and run.finished_at is not None:
+                return run.finished_at - run.started_at
+        return None
 
     def left_over(self) -> list[Run]:
         """Open runs whose client is gone."""

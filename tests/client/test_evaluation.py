@@ -320,6 +320,21 @@ def test_models_are_named_by_options_and_a_file_and_run_in_that_order(
     assert len([run for run in site.journal.runs() if run.task == "infer"]) == 2
 
 
+def test_before_a_run_is_said_how_much_is_to_be_done_and_how_long_it_took_before(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    ready(site)
+    _, _, err = medperf(*RUN, "-m", "4")
+    assert re.search(r"^Models: 1 to run\. Free for what they write: [\d,]+\.\d GB\.$", err, re.MULTILINE), err
+    _, _, err = medperf(*RUN)
+    assert "Models: 1 to run, 1 already done. Free" in err
+    took = site.journal.last_took(site.shelf.views[4].hash, "infer")
+    assert took is not None
+    _, _, err = medperf(*RUN, "--rerun", "-m", "4")
+    assert "Models: 1 to run; they took " in err
+    assert "Models:" not in medperf(*RUN)[2]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -168,6 +168,8 @@ def _run_all(
     from medperf.evaluation import is_evaluated
     from medperf.manifest import Role
 
+    from .forecast import forecast
+
     metrics = work.container(metrics_id, Role.METRICS)
 
     def is_done(model: LocalContainer) -> bool:
@@ -177,6 +179,11 @@ def _run_all(
         return is_evaluated(home, dataset, model, metrics, partial_is_enough=order.ignore_model_errors)
 
     models = {model_id: _fetched(work, model_id, metrics, is_done) for model_id in model_ids}
+    here = [model for model in models.values() if not isinstance(model, Outcome)]
+    to_run = [model for model in here if not is_done(model)]
+    if to_run:
+        line = forecast(work.runner.journal, work.session.home.runs, to_run, done=len(here) - len(to_run))
+        click.echo(line, err=True)
     outcomes = []
     for model_id, model in models.items():
         if isinstance(model, Outcome):
