@@ -13,7 +13,7 @@ import click
 
 from medperf.terminal import printable
 
-from .listing import Column, choice, print_list, when
+from .listing import Column, choice, print_list, silent_yes_option, when
 from .prompts import confirm, yes_option
 from .session import Session, pass_session
 from .tables import json_option, print_view
@@ -40,6 +40,7 @@ def run() -> None:
 @click.option("--state", type=choice(_STATES), help="Only those in this state.")
 @click.option("--last", type=click.IntRange(min=1), default=_LISTED, show_default=True, help="How many.")
 @json_option
+@silent_yes_option
 @pass_session
 def ls(session: Session, data_uid: str | None, state: str | None, last: int, as_json_text: bool) -> None:
     """List runs, the newest last."""
@@ -68,6 +69,7 @@ def ls(session: Session, data_uid: str | None, state: str | None, last: int, as_
 @run.command()
 @click.argument("run_uid")
 @json_option
+@silent_yes_option
 @pass_session
 def show(session: Session, run_uid: str, as_json_text: bool) -> None:
     """Show a run whole: how it ended, why, and what to do. A few first characters of its UID are enough."""
@@ -81,6 +83,7 @@ def show(session: Session, run_uid: str, as_json_text: bool) -> None:
 @run.command()
 @click.argument("run_uid")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is printed until the run ends.")
+@silent_yes_option
 @pass_session
 def logs(session: Session, run_uid: str, follow: bool) -> None:
     """Print what a run's container printed. It never leaves this machine."""
