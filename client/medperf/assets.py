@@ -17,7 +17,7 @@ from medperf.parts import Part
 
 # A second process waits for the first one's download; one that takes longer than this is not waited for.
 _WAIT_SECONDS = 3600.0
-_CONTENT = "content"
+CONTENT = "content"
 # Holds the BLAKE3 of the content; its time says when it was last used.
 SEAL = "blake3"
 PARTS = "parts"
@@ -132,14 +132,14 @@ def sealed(folder: Path, build: Callable[[Path], None]) -> Path:
     What is there from before is hashed again: a folder that somebody edited, or that was built by halves, is
     built anew, so that it never runs under the registered hash.
     """
-    content, seal = folder / _CONTENT, folder / SEAL
+    content, seal = folder / CONTENT, folder / SEAL
     make_private_folder(folder.parent)
     with locked(folder.with_name(f"{folder.name}.lock"), what=str(folder), wait_seconds=_WAIT_SECONDS):
         if not is_intact(folder):
             shutil.rmtree(folder, ignore_errors=True)
             content.mkdir(mode=0o700, parents=True)
             build(content)
-            write_atomically(seal, hash_folders({_CONTENT: content}).data_hash)
+            write_atomically(seal, hash_folders({CONTENT: content}).data_hash)
         os.utime(seal)  # that it is used
     return content
 
@@ -147,6 +147,6 @@ def sealed(folder: Path, build: Callable[[Path], None]) -> Path:
 def is_intact(folder: Path) -> bool:
     """Whether a sealed folder is there as it was built."""
     try:
-        return hash_folders({_CONTENT: folder / _CONTENT}).data_hash == (folder / SEAL).read_text()
+        return hash_folders({CONTENT: folder / CONTENT}).data_hash == (folder / SEAL).read_text()
     except (OSError, IntegrityError):
         return False

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medperf import archives
-from medperf.assets import Assets, sealed
+from medperf.assets import CONTENT, Assets, sealed
 from medperf.cache import note_container
 from medperf.engines.choice import Runnable
-from medperf.errors import IntegrityError, UsageError
+from medperf.errors import BadManifest, IntegrityError, UsageError
 from medperf.home import Home
 from medperf.image_archives import ImageArchive
 from medperf.images import ArchivedImage, saved_image
@@ -19,6 +19,7 @@ from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.registry import ContainerView
 
 _ADDITIONAL_FILES = "additional_files"
+_MANIFEST = "manifest.yaml"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Asse
         archive = assets.fetch(view.additional_files_url, view.additional_files_hash)
 
     def lay_out(folder: Path) -> None:
-        (folder / "manifest.yaml").write_bytes(view.manifest.encode())
+        (folder / _MANIFEST).write_bytes(view.manifest.encode())
         workspace = folder / "workspace"
         workspace.mkdir()
         if view.parameters is not None:
@@ -103,6 +104,15 @@ def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Asse
         archived_image=archived,
         saved_image=None if named is None else saved_image(assets, named),
     )
+
+
+def known_name(home: Home, registered_hash: str) -> str | None:
+    """What the manifest of a container that was brought here before calls it; None where that cannot be read."""
+    file = home.containers / registered_hash / CONTENT / _MANIFEST
+    try:
+        return parse_manifest(file.read_text(encoding="utf-8"), what=str(file)).name or None
+    except (OSError, UnicodeError, BadManifest):
+        return None
 
 
 def check_hashes(view: ContainerView) -> None:

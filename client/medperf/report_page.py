@@ -20,12 +20,16 @@ _COLUMNS_MOST = 4
 
 
 def report_page(
-    result: LocalResult, beside: Sequence[LocalResult], *, names: Mapping[int, str], not_comparable: Sequence[str]
+    result: LocalResult,
+    beside: Sequence[LocalResult],
+    *,
+    names: Mapping[int, str | None],
+    not_comparable: Sequence[str],
 ) -> str:
     """The page of a result, with other models' results on the same data by the same metrics `beside` it.
 
-    `names` are what models are called, by their server UIDs; `not_comparable` are the results of the same
-    benchmark and dataset that are of other data or other metrics.
+    `names` are what models are called, by their server UIDs, None where that is not known; `not_comparable` are
+    the results of the same benchmark and dataset that are of other data or other metrics.
     """
     shown = [result, *beside][:MODELS_MOST]
     titles = [_title(one, names) for one in shown]
@@ -226,7 +230,7 @@ def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], ki
     )
 
 
-def _title(result: LocalResult, names: Mapping[int, str]) -> str:
+def _title(result: LocalResult, names: Mapping[int, str | None]) -> str:
     name = names.get(result.model_id)
     return f"Model {result.model_id}" + (f" ({one_line(name)})" if name else "")
 

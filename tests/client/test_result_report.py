@@ -12,9 +12,11 @@ from typing import Any
 import pexpect
 import pytest
 
+from containers.small import Site
 from medperf import safe_yaml
 from medperf.cli.main import run
 from medperf.home import Home
+from medperf.manifest import Role
 from medperf.results import find_result, name_result
 from peers.kept import local_dataset, local_result
 
@@ -22,16 +24,6 @@ MEDPERF = str(Path(sys.executable).with_name("medperf"))
 SERVER = "http://localhost:8000"
 ROC = {"fpr": [0.0, 0.1, 1.0], "tpr": [0.0, 0.9, 1.0]}
 METRICS = {"auc": 0.75, "by_sex": {"f": {"auc": 0.5}}, "cases": 12, "roc": ROC, "\u202eevil": 0.5}
-MANIFEST = """
-name: second-model
-description: A model
-docker: {image: "model:1"}
-tasks:
-  infer:
-    parameters:
-      inputs: {data_path: {type: directory, default: data}, parameters_file: parameters.yaml}
-      outputs: {output_path: {type: directory, default: predictions}}
-"""
 
 
 @pytest.fixture
@@ -126,12 +118,15 @@ def test_a_page_is_written_for_its_owner_alone_and_says_where(
     assert '<th scope="col">Model 2</th>' in page.read_text()
 
 
-def test_a_model_goes_by_its_manifests_name_where_that_is_here(home: Home) -> None:
-    folder = home.containers / find_result(home, "b1m4d1").evaluation.model_hash
-    folder.mkdir()
-    (folder / "mlcube.yaml").write_text(MANIFEST)
+def test_a_model_goes_by_its_manifests_name_where_that_is_here(home: Home, tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    assert site.home == home
+    model = site.container(4, Role.MODEL)
+    with_metrics(home, "b1m4d1", model_hash=model.hash)
     assert run(["result", "report", "b1m4d1", "--output", "page.html"]) == 0
-    assert "<h1>Model 4 (second-model) on dataset 1" in Path("page.html").read_text()
+    page = Path("page.html").read_text()
+    assert f"<h1>Model 4 ({model.manifest.name}) on dataset 1" in page
+    assert '<th scope="col">Model 2</th>' in page
 
 
 def test_the_same_result_gives_the_same_file(home: Home) -> None:

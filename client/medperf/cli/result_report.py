@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,12 +11,6 @@ from medperf.terminal import printable
 from .listing import tell_left_out
 from .prompts import confirm, yes_option
 from .session import Session, pass_session
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from medperf.home import Home
-    from medperf.results import LocalResult
 
 
 @click.command()
@@ -36,6 +29,7 @@ def report(session: Session, result_uid: str, output: Path | None, yes: bool) ->
 
     Other models' local results of the same benchmark and dataset stand beside it. Nothing is sent.
     """
+    from medperf.containers import known_name
     from medperf.errors import UsageError
     from medperf.files import write_atomically
     from medperf.report_page import comparable, report_page
@@ -49,24 +43,8 @@ def report(session: Session, result_uid: str, output: Path | None, yes: bool) ->
         confirm(f"Replace {printable(str(file))}?", yes=yes)
     others = local_results(session.home, on_damaged=tell_left_out)
     beside, not_comparable = comparable(found, others)
-    names = _names(session.home, [found, *beside])
+    names = {one.model_id: known_name(session.home, one.evaluation.model_hash) for one in (found, *beside)}
     page = report_page(found, beside, names=names, not_comparable=not_comparable)
     write_atomically(file, page)
     click.echo(printable(f"Written: {file.absolute()}"))
     click.echo("It holds the scores, and opens in any browser. Whoever you give it to sees them.")
-
-
-def _names(home: Home, results: Iterable[LocalResult]) -> dict[int, str]:
-    """What the models' manifests that are on this machine call them, by the models' server UIDs."""
-    from medperf.errors import BadManifest
-    from medperf.manifest import parse_manifest
-
-    names = {}
-    for one in results:
-        file = home.containers / one.evaluation.model_hash / "mlcube.yaml"
-        try:
-            manifest = parse_manifest(file.read_text(encoding="utf-8"), what=str(file))
-        except (OSError, UnicodeError, BadManifest):
-            continue  # a name is a kindness: the UID and the hash say which model it is
-        names[one.model_id] = manifest.name
-    return names
