@@ -112,7 +112,7 @@ def _summary(result: LocalResult) -> str:
 
 def _metrics(titles: Sequence[str], found: Sequence[Drawables], shown: Sequence[LocalResult]) -> str:
     by_model = [{value.path: value for value in one.values} for one in found]
-    paths = list(dict.fromkeys(path for values in by_model for path in values))[:VALUES_MOST]
+    paths = _metric_paths(found)[:VALUES_MOST]
     if not paths:
         return ""
     tables = []
@@ -124,6 +124,14 @@ def _metrics(titles: Sequence[str], found: Sequence[Drawables], shown: Sequence[
         caption = f"Each metric of each model{which}. A bar is a number from 0 to 1."
         tables.append(_table(caption, ["Metric", *heads], rows, f"metrics of{len(models)}"))
     return _section("Metrics", *tables)
+
+
+def _metric_paths(found: Sequence[Drawables]) -> list[str]:
+    return list(dict.fromkeys(value.path for one in found for value in one.values))
+
+
+def _curve_paths(found: Sequence[Drawables]) -> list[str]:
+    return list(dict.fromkeys(curve.path for one in found for curve in one.curves))
 
 
 def _head(title: str, *, is_partial: bool) -> str:
@@ -144,7 +152,7 @@ def _cell(value: Value | None) -> str:
 
 
 def _curves(titles: Sequence[str], found: Sequence[Drawables]) -> str:
-    paths = list(dict.fromkeys(curve.path for one in found for curve in one.curves))[:CURVES_MOST]
+    paths = _curve_paths(found)[:CURVES_MOST]
     figures = []
     for number, path in enumerate(paths):
         lines = [
@@ -160,8 +168,9 @@ def _curves(titles: Sequence[str], found: Sequence[Drawables]) -> str:
 def _notes(found: Sequence[Drawables], models_left_out: int, not_comparable: Sequence[str]) -> str:
     notes = []
     left_out = sum(one.left_out for one in found)
+    left_out += max(0, len(_metric_paths(found)) - VALUES_MOST) + max(0, len(_curve_paths(found)) - CURVES_MOST)
     if left_out:
-        notes.append(f"{left_out:,} more metrics or curves are beyond what a page can show.")
+        notes.append(f"{left_out:,} more metrics or curves of these models are beyond what a page can show.")
     if models_left_out:
         notes.append(f"{models_left_out:,} more models have results on this machine that are not shown here.")
     if not_comparable:

@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medperf.cli.drawn import drawing
@@ -184,6 +184,7 @@ def test_plain_ascii_holds_nothing_else() -> None:
     assert drawn(metrics, has_unicode=False).isascii()
 
 
+@settings(deadline=None)
 @given(METRICS, st.integers(20, 100), st.booleans())
 def test_whatever_a_container_wrote_is_drawn_in_harmless_lines_of_the_width(
     metrics: dict[str, Any], width: int, has_unicode: bool
