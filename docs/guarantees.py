@@ -34,7 +34,7 @@ GUARANTEES = {
     "time": "the time limit, also where signals are ignored (SIGTERM)",
     "end": "nothing of it goes on after its end",
     "told to end": "nor after its client was told to end (SIGTERM), or its terminal closed",
-    "killed": "nor, but for its own work within its limits, after its client was killed",
+    "killed": "nor, but for its own work, after its client was killed (see below)",
 }
 # Which engines the clients of a test's file run: by the file, and in it by the name of the fixture.
 _CLIENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {

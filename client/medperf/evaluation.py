@@ -17,7 +17,7 @@ from medperf.errors import IntegrityError
 from medperf.files import make_private_folder, write_atomically
 from medperf.home import Home
 from medperf.reports import read_report
-from medperf.tasks import Runner, check_predictions
+from medperf.tasks import Runner, TaskOutputs, check_predictions
 from medperf_contracts.hashing import text_hash
 
 _FILE = "result.yaml"
@@ -104,8 +104,13 @@ def evaluate(
         content=None if anew else {"data_path": dataset.data_hash},
         dataset_uid=dataset.generated_uid,
         take_partial=ignore_model_errors,
+        check=lambda written: check_predictions(written, model.name),
     ) as predictions:
         check_predictions(predictions, model.name)
+        if predictions.failed is not None and found is not None and not found.is_partial:
+            raise predictions.failed  # what is whole stays
+        # One that an earlier command began has begun then.
+        started_at = min(started_at, runner.journal.find(predictions.run_id).created_at)
         on_step("evaluate")
         inputs = {"predictions": predictions.paths["output_path"], "labels": dataset.labels}
         with runner.run(
@@ -113,12 +118,14 @@ def evaluate(
             "evaluate",
             inputs,
             purpose=purpose,
-            content={"predictions": predictions.run_id, "labels": dataset.data_hash},
+            # Of predictions that nobody goes on with there is nothing to go on with either.
+            content=None
+            if anew or predictions.failed is not None
+            else {"predictions": predictions.run_id, "labels": dataset.data_hash},
             dataset_uid=dataset.generated_uid,
+            check=lambda written: _scores(written, model),
         ) as written:
-            scores = read_report(
-                written.paths["output_path"], inside=written.folder, what=f"The metrics of {model.name}"
-            )
+            scores = _scores(written, model)
         evaluation = Evaluation(
             dataset_hash=dataset.data_hash,
             model_hash=model.hash,
@@ -133,6 +140,10 @@ def evaluate(
     folder = make_private_folder(runner.home.results / evaluation.key)
     write_atomically(folder / _FILE, safe_yaml.dump(evaluation.model_dump(mode="json")))
     return Evaluated(evaluation, from_cache=False)
+
+
+def _scores(written: TaskOutputs, model: LocalContainer) -> dict[str, JsonValue]:
+    return read_report(written.paths["output_path"], inside=written.folder, what=f"The metrics of {model.name}")
 
 
 def is_evaluated(

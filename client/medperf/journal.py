@@ -199,14 +199,22 @@ class Journal:
         *,
         cause: Cause | None,
         exit_code: int | None,
+        seconds: float | None = None,
         holds_outputs: bool = False,
     ) -> bool:
-        """Write how a run ended, once: False if it had ended before."""
+        """Write how a run ended, once: False if it had ended before.
+
+        `seconds` is how long it ran, where that is known: it may have ended long before it was found.
+        """
+        started_at = None if seconds is None else self.find(run_id).started_at
+        finished_at = _now()
+        if started_at is not None and seconds is not None:
+            finished_at = min(finished_at, _written(started_at + timedelta(seconds=seconds)))
         with self._writing() as connection:
             changed = connection.execute(
                 "UPDATE runs SET state = ?, cause = ?, exit_code = ?, finished_at = ?, holds_outputs = ?"
                 " WHERE id = ? AND state IN ('queued', 'running')",
-                (state.value, cause, exit_code, _now(), holds_outputs, run_id),
+                (state.value, cause, exit_code, finished_at, holds_outputs, run_id),
             )
             return changed.rowcount == 1
 
@@ -369,4 +377,8 @@ def _instant(text: str | None) -> datetime | None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return _written(datetime.now(UTC))
+
+
+def _written(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")

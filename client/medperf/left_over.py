@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medperf.causes import Cause
 from medperf.client_process import boot_id
-from medperf.engines.base import EngineSilent
+from medperf.engines.base import EngineSilent, State
 from medperf.engines.choice import Engines
 from medperf.errors import EngineUnavailable
 from medperf.files import locked
@@ -57,8 +57,11 @@ def _look_after(run: Run, journal: Journal, engines: Engines, say: Callable[[str
     is_over_time = _age(run.started_at).total_seconds() > (run.limits.get("wall_seconds") or 0)
     try:
         # Of an earlier boot nothing runs any more, and not all that it wrote need have reached the disk.
-        can_go_on = run.work_key is not None and run.client.boot_id == boot_id() and not is_over_time
-        if can_go_on and engine.find(run.id) is not None:
+        can_go_on = run.work_key is not None and run.client.boot_id == boot_id()
+        state = engine.find(run.id) if can_go_on else None
+        # One that ended before its time was over is taken as it is, however late.
+        is_over_time = is_over_time and state is not State.ENDED
+        if state is not None and not is_over_time:
             say(
                 f"An earlier command left {what} in {run.engine}: the same command goes on with it,"
                 f" `medperf run cancel {run.short_id}` ends it."
@@ -69,8 +72,8 @@ def _look_after(run: Run, journal: Journal, engines: Engines, say: Callable[[str
         say(f"An earlier command ended in the middle of {what}, which may still go on: {error}. {error.hint}")
         return
     cause = Cause.TIME_LIMIT if is_over_time and run.work_key is not None else Cause.CLIENT_GONE
-    journal.ended(run.id, RunState.FAILED, cause=cause, exit_code=None)
-    say(f"An earlier command ended in the middle of {what}: what it left is removed.")
+    if journal.ended(run.id, RunState.FAILED, cause=cause, exit_code=None):
+        say(f"An earlier command ended in the middle of {what}: what it left is removed.")
 
 
 def _age(moment: datetime | None) -> timedelta:

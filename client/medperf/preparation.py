@@ -70,7 +70,7 @@ def prepare(
             runs.append(outputs.run_id)
             return outputs
 
-        prepared = run("prepare", inputs, {name: fingerprint(path) for name, path in inputs.items()})
+        prepared = run("prepare", inputs, {name: _fingerprint(path) for name, path in inputs.items()})
         made = dict.fromkeys(("data_path", "labels_path"), prepared.run_id)
         folders = {
             "data_path": prepared.paths["output_path"],
@@ -89,7 +89,12 @@ def prepare(
             written.paths["output_path"], inside=written.folder, what="The statistics of the prepared data"
         )
         with step("hash"):
-            identity = hash_folders({"data": folders["data_path"], "labels": folders["labels_path"]})
+            try:
+                identity = hash_folders({"data": folders["data_path"], "labels": folders["labels_path"]})
+            except IntegrityError:
+                for run_id in runs:  # it would be so again, each time that it was gone on with
+                    runner.journal.release(run_id)
+                raise
         dataset = LocalDataset(
             folder=runner.home.datasets / identity.uid,
             generated_uid=identity.uid,
@@ -193,6 +198,17 @@ def _check(about: Description) -> None:
 def _text(path: Path) -> str:
     """A path as text for the record, where a name that is no UTF-8 stands with escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _fingerprint(path: Path) -> str:
+    """What tells this data from what it was before; UsageError for what in it cannot be read."""
+    try:
+        return fingerprint(path)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename} cannot be read: {error.strerror}.",
+            hint="Run medperf as a user who may read all of the data, or mend its permissions; it is only read.",
+        ) from error
 
 
 def readable_input(path: Path) -> Path:

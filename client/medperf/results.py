@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
@@ -154,13 +155,14 @@ def find_result(home: Home, given: str) -> LocalResult:
     return result
 
 
-def submitted_id(home: Home, benchmark_id: int, model_id: int, dataset_id: int) -> int | None:
-    """The server's ID of what was submitted of a result; None where nothing was, or its record is damaged."""
-    try:
-        result = _named(home, result_name(benchmark_id, model_id, dataset_id))
-    except IntegrityError:
-        return None
-    return None if result is None else result.submitted_id
+def is_submitted(home: Home, key: str) -> bool:
+    """Whether an evaluation was submitted, in whichever benchmark; a damaged record says of none."""
+    for file in _folder(home).glob("b*.yaml"):
+        with suppress(IntegrityError):
+            name = _load(home, file.stem) if is_result_name(file.stem) else None
+            if name is not None and name.key == key and name.submissions:
+                return True
+    return False
 
 
 def record_submission(home: Home, result: LocalResult, result_id: int, *, user_id: int | None = None) -> None:

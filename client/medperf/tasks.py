@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from medperf.containers import LocalContainer
 from medperf.engines.base import CannotStart, Engine, EngineLost, Limits, Outcome, TaskSpec, failure
 from medperf.engines.choice import Choice, Runnable
 from medperf.engines.outputs import check_outputs, remove_tree
-from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, StorageFailed
+from medperf.errors import BadManifest, Busy, ContainerFailed, EngineUnavailable, IntegrityError, StorageFailed
 from medperf.files import flush_to_disk, is_full
 from medperf.home import Home
 from medperf.journal import Journal, Run, RunState
@@ -67,6 +67,7 @@ class _Job:
     work_key: str | None
     dataset_uid: str | None
     take_partial: bool
+    check: Callable[[TaskOutputs], object]
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,18 @@ class Runner:
         content: Mapping[str, str] | None = None,
         dataset_uid: str | None = None,
         take_partial: bool = False,
+        check: Callable[[TaskOutputs], object] = lambda _outputs: None,
     ) -> Iterator[TaskOutputs]:
         """Run a task and lend its outputs; they are removed when the block is left, the log stays.
 
         `content` says by input what it holds, such as a hash: a run of the same container on the same content that
         an earlier command had to leave is gone on with, and what this one leaves by an exception is kept for the
-        next. Raises ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
+        next. `check` raises for outputs that are not what the task must write: the run has then failed. Raises
+        ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
         `take_partial` a task that failed but wrote something lends that instead.
         """
         key = _work_key(container, task, content)
-        job = _Job(container, task, bindings, purpose, key, dataset_uid, take_partial)
+        job = _Job(container, task, bindings, purpose, key, dataset_uid, take_partial, check)
         choice = self.choose(container.runnable)
         with self._owned() as mine:
             yield self._resumed(job, choice, mine) or self._begun(job, choice, mine)
@@ -119,9 +122,10 @@ class Runner:
         try:
             yield mine
         except EngineLost:
-            for run_id in mine:
-                self.journal.leave(run_id)
-            mine.clear()
+            for run_id in tuple(mine):
+                if self.journal.leave(run_id):
+                    mine.remove(run_id)
+                    self._tell_kept(run_id)
             raise
         except BaseException as error:
             # Interrupted anywhere from its record on, it is ended; one that has ended stays as it is.
@@ -138,9 +142,9 @@ class Runner:
                 remove_folders(self.home.runs / run_id)
 
     def _tell_kept(self, run_id: str) -> None:
-        if not _holds_a_file(self._work(run_id)):
-            return
         run = self.journal.find(run_id)
+        if not (run.holds_outputs and _holds_a_file(self._work(run_id))):
+            return
         self.on_line(
             f"What {run.task} of {run.container_name} wrote is kept for {OUTPUTS_KEPT.days} days: the same command"
             f" goes on with it, `medperf run cancel {run.short_id}` removes it."
@@ -231,9 +235,12 @@ class Runner:
                 )
         if failed is None or job.take_partial:
             check_outputs(work)
+        outputs = TaskOutputs(spec.run_id, work, paths)
+        if failed is None:
+            job.check(outputs)
         self._record_end(job, spec.run_id, outcome)
         if failed is None:
-            return TaskOutputs(spec.run_id, work, paths)
+            return outputs
         if job.take_partial and outcome.cause is not Cause.CANCELLED and _holds_a_file(work):
             return TaskOutputs(spec.run_id, work, paths, failed)
         raise failed
@@ -294,11 +301,18 @@ class Runner:
             if holds_outputs:
                 flush_to_disk(self._work(run_id))
             self.journal.ended(
-                run_id, RunState.DONE, cause=None, exit_code=outcome.exit_code, holds_outputs=holds_outputs
+                run_id,
+                RunState.DONE,
+                cause=None,
+                exit_code=outcome.exit_code,
+                seconds=outcome.seconds,
+                holds_outputs=holds_outputs,
             )
             return
         state = RunState.CANCELLED if outcome.cause is Cause.CANCELLED else RunState.FAILED
-        self.journal.ended(run_id, state, cause=outcome.cause, exit_code=outcome.exit_code)
+        self.journal.ended(
+            run_id, state, cause=outcome.cause, exit_code=outcome.exit_code, seconds=outcome.seconds
+        )
 
 
 def _make_outputs(spec: TaskSpec, folders: list[Path]) -> None:
@@ -322,15 +336,15 @@ class _Asked:
     def __call__(self) -> bool:
         if not self._is_asked and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _CANCEL_LOOK_SECONDS
-            self._is_asked = self._journal.find(self._run_id).cancel_is_asked
+            with suppress(StorageFailed, Busy):  # a disk that is full for a moment ends no run of hours
+                self._is_asked = self._journal.find(self._run_id).cancel_is_asked
         return self._is_asked
 
 
 def check_predictions(outputs: TaskOutputs, model: str) -> None:
     """Raise ContainerFailed, of the model and not of whoever reads it next, unless it wrote at least one file."""
-    written = outputs.paths["output_path"]
-    if not (written.is_file() or _holds_a_file(written)):
-        raise ContainerFailed(
+    if not _holds_a_file(outputs.paths["output_path"]):
+        raise outputs.failed or ContainerFailed(
             f"The model {model} ended well but wrote no predictions.",
             hint="Tell the model's owner: its task infer must write them to its output_path.",
         )
@@ -361,8 +375,10 @@ def _work_key(container: LocalContainer, task: str, content: Mapping[str, str] |
     return text_hash(json.dumps(parts, sort_keys=True, separators=(",", ":")))
 
 
-def _holds_a_file(folder: Path) -> bool:
-    return any(names for _, _, names in os.walk(folder))
+def _holds_a_file(path: Path) -> bool:
+    """Whether something was written: an empty file may be one that was there from the start."""
+    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return any(file.lstat().st_size > 0 for file in (files if path.is_dir() else [path]))
 
 
 def remove_folders(run: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 
 import pytest
 
+from containers.attack import AS_ROOT
 from containers.small import sandbox_only
 from medperf.engines.base import CannotStart, EngineSilent
 from medperf.engines.docker import DockerEngine
@@ -110,6 +112,20 @@ def test_an_address_that_leads_nowhere_is_said_with_the_variable_that_it_is_in(
         engine.check()
     assert "DOCKER_HOST" in f"{raised.value} {raised.value.hint}"
     assert "nset" in raised.value.hint
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can look as another user into a folder that is not theirs")
+def test_a_socket_in_a_folder_that_only_another_may_enter_is_not_there(library: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    code = (
+        "from dataclasses import replace; from medperf.engines.docker_connection import podman;"
+        f"print(replace(podman(), sockets=('/nowhere/podman.sock', '{tmp_path}/podman.sock')).usual_address)"
+    )
+    command = ["setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", code]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": str(library)}, cwd="/", capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("unix:///nowhere/podman.sock\n", "")
 
 
 class Declaring:

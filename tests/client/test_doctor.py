@@ -309,6 +309,14 @@ def test_a_platform_that_there_is_not_is_a_problem(machine: Machine) -> None:
     assert "MEDPERF_PLATFORM is 'banana'" in found["found"]
 
 
+def test_an_engine_that_is_looked_at_leaves_nothing_where_doctor_was_called(
+    podman_base_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "a small container ran under Podman" in ENGINES["podman"]().found
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_engines_that_are_looked_at_are_those_that_there_are() -> None:
     assert set(ENGINES) == {"docker", "podman", "sandbox"}
     assert shutil.which("bwrap")

@@ -20,6 +20,7 @@ import yaml
 from containers.small import Site, archive_of, manifest_of, prepared_dataset
 from medperf import safe_yaml
 from medperf.api import Gateway
+from medperf.causes import Cause
 from medperf.cli.main import run
 from medperf.datasets import LocalDataset, alone_with, find_dataset
 from medperf.errors import Busy, ContainerFailed, IntegrityError, NotApproved, PartlyDone, Refused, StoreChanged
@@ -28,7 +29,8 @@ from medperf.home import Home
 from medperf.journal import Journal, RunState
 from medperf.manifest import Role
 from medperf.preferences import Preferences
-from medperf.results import find_result, local_results, name_result, record_submission
+from medperf.results import find_result, is_submitted, local_results, name_result, record_submission
+from medperf.tasks import TaskOutputs, check_predictions
 from peers.benchmark_server import BenchmarkServer
 from peers.scripted_peer import Reply, ScriptedPeer
 
@@ -154,6 +156,11 @@ def test_a_metrics_file_that_cannot_be_trusted_is_refused(site: Site, fault: str
     with pytest.raises(ContainerFailed, match=said) as raised:
         evaluated(site, prepared(site), metrics=fault)
     assert "root:" not in str(raised.value)
+    # It has failed, and is not what another command goes on with; the predictions are.
+    assert [(run.task, run.state, run.cause, run.holds_outputs) for run in site.journal.runs()] == [
+        ("evaluate", RunState.FAILED, Cause.BAD_OUTPUT, False),
+        ("infer", RunState.DONE, None, True),
+    ]
     assert list(site.home.results.rglob("result.yaml")) == []
 
 
@@ -312,7 +319,7 @@ def test_models_are_named_by_options_and_a_file_and_run_in_that_order(
 ) -> None:
     ready(site)
     file = tmp_path / "models.txt"
-    file.write_text("# the reference model last\n4, 2\n")
+    file.write_text("\ufeff# the reference model last\n4, 2\n")
     code, out, err = medperf(*RUN, "--models_file", str(file))
     assert (code, re.findall(r"^ +(\d) +b1", out, re.MULTILINE)) == (0, ["4", "2"]), err
     code, out, _ = medperf(*RUN, "-m", "4")
@@ -343,9 +350,10 @@ def test_before_a_run_is_said_how_much_is_to_be_done_and_how_long_it_took_before
         ("0", "line 1: '0' is no model's UID"),
         ("# none", "names no model"),
         ("9" * 5000, "is no model's UID"),
+        ("4\n" * 600_000, "is larger than 1 MiB"),
         ("٢", "is no model's UID"),
     ],
-    ids=["not due", "a word", "zero", "none", "endless", "another script's digit"],
+    ids=["not due", "a word", "zero", "none", "endless", "huge", "another script's digit"],
 )
 def test_a_file_of_models_that_cannot_be_used_is_said(
     site: Site, server: BenchmarkServer, medperf: Medperf, tmp_path: Path, text: str, said: str
@@ -373,6 +381,57 @@ def test_what_was_run_before_is_run_again_only_where_asked_for_and_not_once_it_i
     assert "1 were skipped (already executed)" in out
     # Nothing of what was done anew is left for another command.
     assert not any(run.holds_outputs for run in site.journal.runs())
+
+
+def test_a_model_that_writes_nothing_has_failed_and_nothing_of_it_is_kept(site: Site) -> None:
+    with pytest.raises(ContainerFailed, match="wrote no predictions"):
+        evaluated(site, prepared(site), model="no predictions")
+    [run] = site.journal.runs()
+    assert (run.state, run.cause, run.holds_outputs) == (RunState.FAILED, Cause.BAD_OUTPUT, False)
+    assert list(site.home.runs.glob("*/work")) == []
+
+
+def test_a_file_that_was_there_empty_from_the_start_is_no_prediction(tmp_path: Path) -> None:
+    empty = tmp_path / "predictions.csv"
+    empty.touch()
+    outputs = TaskOutputs("run", tmp_path, {"output_path": empty})
+    with pytest.raises(ContainerFailed, match="wrote no predictions"):
+        check_predictions(outputs, "model")
+    failed = ContainerFailed("it ended with exit code 3", hint="")
+    with pytest.raises(ContainerFailed, match="exit code 3"):
+        check_predictions(TaskOutputs("run", tmp_path, {"output_path": empty}, failed), "model")
+    empty.write_text("case0,1")
+    check_predictions(outputs, "model")
+
+
+def test_a_rerun_that_fails_leaves_what_is_whole_and_nothing_for_others(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    ready(site)
+    site.shelf.register(4, Role.MODEL, fault="writes for 1.5")
+    assert medperf(*RUN, "-m", "4")[0] == 0
+    code, out, err = medperf(*RUN, "-m", "4", "--rerun", "--ignore_model_errors", "--time_limit", "1")
+    assert (code, "ran longer than its limit of 1 s" in err) == (7, True), out
+    code, out, _ = medperf(*RUN, "-m", "4")
+    assert (code, "of which 0 have partial results" in out) == (0, True)
+    [kept] = local_results(site.home)
+    assert not kept.evaluation.is_partial
+    assert [run.work_key is None for run in site.journal.runs()] == [True, False, False]
+
+
+def test_what_was_submitted_in_one_benchmark_is_final_in_another(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    dataset = ready(site)
+    assert medperf(*RUN, "-m", "4")[0] == 0
+    kept = find_result(site.home, "b1m4d9").evaluation
+    name_result(site.home, kept, benchmark_id=5, model_id=4, dataset_id=9)
+    assert not is_submitted(site.home, kept.key)
+    assert medperf("result", "submit", "--result", "b1m4d9", "--yes")[0] == 0
+    assert is_submitted(site.home, kept.key)
+    (site.home.results / "names" / "b5m4d9.yaml").write_text("damaged")
+    assert is_submitted(site.home, kept.key)
+    assert not is_submitted(site.home, "0" * 64), dataset
 
 
 def test_that_scores_are_public_is_said_before_the_question(

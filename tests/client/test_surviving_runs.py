@@ -262,6 +262,22 @@ def test_its_time_limit_counts_from_its_own_start(
     assert (ended.finished_at - ended.started_at).total_seconds() < 14
 
 
+def test_one_that_ended_in_time_is_taken_however_late_it_is_looked_for(
+    machine_with: Callable[..., Machine], daemon: docker.DockerClient
+) -> None:
+    machine = machine_with("docker", "writes for 2")
+    run = machine.killed(*RUN, "--time_limit", "6")
+    assert eventually(lambda: [it.status for it in containers(daemon, machine)] == ["exited"], seconds=30)
+    time.sleep(6)
+    machine.typed(*RUN)
+    [ended] = machine.runs()
+    assert (ended.id, ended.state, machine.cases()) == (run.id, RunState.DONE, 3)
+    # It took as long as it ran, not as long as nobody looked.
+    assert ended.started_at is not None
+    assert ended.finished_at is not None
+    assert (ended.finished_at - ended.started_at).total_seconds() < 5
+
+
 @pytest.mark.guarantee("killed")
 def test_one_that_nobody_went_on_with_is_ended_when_its_time_is_over(
     machine_with: Callable[..., Machine], daemon: docker.DockerClient

@@ -40,6 +40,12 @@ def test_no_way_to_a_namespace_or_a_mount_is_left_and_the_rest_stays() -> None:
     assert filtered["defaultAction"] == "SCMP_ACT_ERRNO"
 
 
+def test_a_rule_that_only_writes_a_call_down_lets_it_through_too() -> None:
+    rules = [{"names": ["unshare", "read"], "action": "SCMP_ACT_LOG"}]
+    left = without_namespaces({**PODMANS, "syscalls": rules})["syscalls"]
+    assert left[0] == {"names": ["read"], "action": "SCMP_ACT_LOG"}
+
+
 def test_what_is_no_such_filter_is_not_taken_for_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a filter"):
         without_namespaces({**PODMANS, "defaultAction": "SCMP_ACT_ALLOW"})

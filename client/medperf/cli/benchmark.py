@@ -75,13 +75,12 @@ class Order:
     ignore_model_errors: bool
     rerun: bool
 
-    def is_anew(self, home: Home, dataset: LocalDataset, model: LocalContainer) -> bool:
-        """Whether a model is run whatever was run before: a result that was submitted is final."""
-        from medperf.results import submitted_id
+    def is_anew(self, home: Home, dataset: LocalDataset, model: LocalContainer, metrics: LocalContainer) -> bool:
+        """Whether a model is run whatever was run before: what was submitted, in any benchmark, is final."""
+        from medperf.evaluation import evaluation_key
+        from medperf.results import is_submitted
 
-        from .work import registered_id
-
-        return self.rerun and submitted_id(home, self.benchmark_id, model.id, registered_id(dataset)) is None
+        return self.rerun and not is_submitted(home, evaluation_key(dataset.data_hash, model.hash, metrics.hash))
 
 
 @benchmark.command()
@@ -174,7 +173,7 @@ def _run_all(
 
     def is_done(model: LocalContainer) -> bool:
         home = work.session.home
-        if order.is_anew(home, dataset, model):
+        if order.is_anew(home, dataset, model, metrics):
             return False
         return is_evaluated(home, dataset, model, metrics, partial_is_enough=order.ignore_model_errors)
 
@@ -250,7 +249,7 @@ def _run_one(
                 purpose="benchmark run",
                 on_step=work.tell,
                 ignore_model_errors=order.ignore_model_errors,
-                anew=order.is_anew(work.session.home, dataset, model),
+                anew=order.is_anew(work.session.home, dataset, model, metrics),
             )
             if evaluated.from_cache:
                 work.progress.line("was run before: its result is taken from the local cache")

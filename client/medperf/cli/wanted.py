@@ -33,12 +33,15 @@ def _read(file: Path) -> list[int]:
     """The UIDs in a file, separated by lines, spaces or commas; what follows a # is a comment."""
     try:
         with file.open("rb") as opened:
-            text = opened.read(_FILE_BYTES_MOST).decode()
+            content = opened.read(_FILE_BYTES_MOST + 1)
+            text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise UsageError(
             f"{file} cannot be read: {why}.", hint="Give a file with a model's UID on each line."
         ) from error
+    if len(content) > _FILE_BYTES_MOST:
+        raise UsageError(f"{file} is larger than 1 MiB.", hint="Give a file with a model's UID on each line.")
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         for word in _SEPARATORS.split(line.partition("#")[0].strip()):

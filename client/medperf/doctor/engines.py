@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from medperf.errors import EngineUnavailable
@@ -42,7 +43,8 @@ def podman() -> Finding:
 def _of_daemon(daemon: Daemon) -> Finding:
     from medperf.engines.docker import DockerEngine
 
-    with closing(DockerEngine(Path(), daemon)) as engine:
+    # What an engine writes for itself is of the local folder: here of none.
+    with TemporaryDirectory() as home, closing(DockerEngine(Path(home), daemon)) as engine:
         return _ran(f" under {engine.probe()}", engine.weaknesses())
 
 

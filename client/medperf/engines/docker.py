@@ -17,7 +17,7 @@ from medperf.engines.docker_connection import DOCKER, FIRST_ANSWER_SECONDS, Daem
 from medperf.engines.docker_images import declared_volumes, find_image, load_image, pull_image, save_image
 from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
-from medperf.engines.docker_run import DockerRun, ended_by_force, kill, remove, start, started_at, state_of
+from medperf.engines.docker_run import DockerRun, ended_by_force, kill, remove, start, state_of, times_of
 from medperf.engines.logs import RunLog
 from medperf.engines.machine import read_caller, read_own_limits
 from medperf.engines.outputs import take_over
@@ -164,12 +164,13 @@ class DockerEngine:
                 if container.status == "created":  # its client died before it could start it
                     remove(container)
                     continue
-                began = started_at(container)
+                container.reload()
+                began, ended = times_of(container)
                 watch = self._watch(spec, container)
-                watch.started -= max(0.0, time.time() - began)
+                watch.started -= max(0.0, (ended or time.time()) - began)
                 output = container.logs(stream=True, follow=True)
                 log = RunLog(spec.log, spec.limits.log_bytes)
-                run = DockerRun(spec, container, output, log, watch, int(began), was_lost=True)
+                run = DockerRun(spec, container, output, log, watch, int(began), was_lost=True, heard_at=began)
                 run.tells_out_of_memory = self._daemon.tells_out_of_memory
                 self._runs[spec.run_id] = run
                 return True
@@ -183,9 +184,10 @@ class DockerEngine:
             state = run.follow(back_seconds=self._back_seconds, on_line=on_line, is_cancelled=is_cancelled)
         except EngineLost:
             raise
-        except BaseException:
+        except BaseException as error:
             # Somebody who pressed Ctrl-C does not wait for an engine that answers nobody.
-            self._client.api.timeout = FIRST_ANSWER_SECONDS
+            if isinstance(error, KeyboardInterrupt):
+                self._client.api.timeout = FIRST_ANSWER_SECONDS
             self._leave_nothing(run)
             self._take_outputs(run.spec)
             raise

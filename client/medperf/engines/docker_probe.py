@@ -30,6 +30,8 @@ def probe_docker(engine: DockerEngine, client: DockerClient) -> None:
 
     That fails too where the engine is on another machine: it would not see the data.
     """
+    from docker.errors import NotFound
+
     name = f"medperf-probe:{secrets.token_hex(8)}"
     said = client.api.import_image_from_data(
         _EMPTY_TAR, repository=name.partition(":")[0], tag=name.partition(":")[2]
@@ -44,7 +46,10 @@ def probe_docker(engine: DockerEngine, client: DockerClient) -> None:
             (folder / "token").chmod(0o644)
             _read_token(engine, folder, Image(name, sha256), token)
     finally:
-        client.images.remove(name, force=True)
+        try:
+            client.images.remove(name, force=True)
+        except NotFound:  # Podman leaves what is imported without the name
+            client.images.remove(f"sha256:{sha256}", force=True)
 
 
 def _read_token(engine: DockerEngine, folder: Path, image: Image, token: str) -> None:

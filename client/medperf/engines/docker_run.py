@@ -71,6 +71,12 @@ class DockerRun:
                 self.was_lost = True
             if self.cause is not None and state.get("Running"):
                 state = ended_by_force(self.container)
+                if state.get("Running"):
+                    raise EngineLost(
+                        f"The container of the task {self.spec.task!r} cannot be ended: it may hang in a device or"
+                        " a network mount",
+                        hint="What it wrote stays where it is. The next command looks again; `medperf run ls`.",
+                    )
             if not state.get("Running"):
                 return state
             self.output = ()  # it may have gone again, which the next look then tells
@@ -81,7 +87,7 @@ class DockerRun:
         """How the run ended, from the container's last state."""
         code = state.get("ExitCode")
         cause = self.cause
-        if cause is None and (not state or state["Running"]):
+        if cause is None and not state:
             cause = Cause.ENGINE_GONE
         if cause is None and self.watch.output_is_over():
             cause = Cause.OUTPUT_LIMIT
@@ -170,9 +176,14 @@ def state_of(container: Container) -> dict[str, Any] | None:
     return None
 
 
-def started_at(container: Container) -> float:
-    """When the container was started, in seconds since the epoch."""
-    written = datetime.fromisoformat(str(container.attrs["State"]["StartedAt"]))
+def times_of(container: Container) -> tuple[float, float | None]:
+    """When the container was started, and where it has ended when that was, in seconds since the epoch."""
+    state = container.attrs["State"]
+    return _instant(state["StartedAt"]), None if state["Running"] else _instant(state["FinishedAt"])
+
+
+def _instant(text: str) -> float:
+    written = datetime.fromisoformat(text)
     return (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()
 
 

@@ -19,6 +19,8 @@ _DENIED = frozenset(
         *("add_key", "keyctl", "request_key"),
     }
 )
+# Every other action lets a call through, though it may write it down first.
+_REFUSING = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_TRAP")
 # Every CLONE_NEW… flag of linux/sched.h but the one for time, which clone does not take.
 _NAMESPACE_FLAGS = 0x7E020000
 # Processes and threads are made with `clone`: without those flags it stays. The flags of `clone3` lie in memory,
@@ -40,7 +42,8 @@ def without_namespaces(profile: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("not a filter that refuses what it does not name")
     kept = []
     for rule in rules:
-        names = [name for name in rule["names"] if name not in _DENIED or rule["action"] != "SCMP_ACT_ALLOW"]
+        refuses = str(rule["action"]).startswith(_REFUSING)
+        names = [name for name in rule["names"] if name not in _DENIED or refuses]
         if names:
             kept.append({**rule, "names": names})
     return {**profile, "syscalls": [*kept, *_CLONES]}

@@ -38,9 +38,8 @@ def read_container_config(top: Mapping[str, Any]) -> Manifest:
     if "sandbox" in top:
         refuse("sandbox", "is of mlcube.yaml: code that is told its paths can run without its image, this cannot")
     # Of an archive or a file it is an address; which one is run says the registration, by its hash.
-    image = (
-        image_name(top.get("image"), "image") if kind == _IMAGE else text(top.get("image"), "image", limit=2000)
-    )
+    address = text(top.get("image"), "image", limit=2000)
+    image = image_name(address, "image") if kind == _IMAGE else _file_name(address)
     written = mapping(top.get("tasks"), "tasks")
     if not 0 < len(written) <= MAX_TASKS:
         refuse("tasks", f"must hold 1 to {MAX_TASKS} tasks")
