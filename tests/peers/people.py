@@ -81,7 +81,9 @@ def add_account(server: EmbeddedServer, name: str, *, is_admin: bool = False) ->
     token = (server.home / "operator.token").read_text()
     headers = {"Authorization": f"Bearer {token}", IDEMPOTENCY_HEADER: str(uuid.uuid4())}
     body = {"username": name, "password": PASSWORD, "is_admin": is_admin}
-    httpx.post(f"{server.url}/api/v1/users", json=body, headers=headers, trust_env=False).raise_for_status()
+    # A password is hashed at length, and a machine that runs all tests at once has little to spare.
+    answer = httpx.post(f"{server.url}/api/v1/users", json=body, headers=headers, trust_env=False, timeout=60)
+    answer.raise_for_status()
 
 
 def serve_file(server: EmbeddedServer, file: Path) -> str:
