@@ -84,8 +84,9 @@ start_podman() {
     command -v crun >/dev/null || printf '[engine]\nruntime = "runc"\n' >"$engine/podman/containers.conf"
     [ ! -f "$engine/podman/containers.conf" ] || export CONTAINERS_CONF="$engine/podman/containers.conf"
     export CONTAINER_HOST="unix://$engine/podman.sock"
-    env -u CONTAINER_HOST podman --root "$engine/podman/root" --runroot "$engine/podman/run" \
-        system service --time 0 "$CONTAINER_HOST" >"$engine/podman/log" 2>&1 &
+    # Where it works its conmon writes a file named `oom`.
+    (cd "$engine/podman" && exec env -u CONTAINER_HOST podman --root "$engine/podman/root" --runroot "$engine/podman/run" \
+        system service --time 0 "$CONTAINER_HOST" >"$engine/podman/log" 2>&1) &
     podman_pid=$!
 }
 
