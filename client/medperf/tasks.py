@@ -101,8 +101,8 @@ class Runner:
 
         `content` says by input what it holds, such as a hash: a run of the same container on the same content that
         an earlier command had to leave is gone on with, and what this one leaves by an exception is kept for the
-        next. `check` raises for outputs that are not what the task must write: the run has then failed. Raises
-        ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
+        next. `check` raises for outputs that are not what the task must write: the run has then failed.
+        Raises ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
         `take_partial` a task that failed but wrote something lends that instead.
         """
         key = _work_key(container, task, content)
@@ -174,7 +174,7 @@ class Runner:
             choice.engine.prepare(spec, on_line=_shown(self.on_line, spec.log))
             self.journal.started(run_id)
             choice.engine.start(spec)
-            return self._ended(job, choice.engine, spec, paths, self._outcome(choice.engine, spec))
+            return self._ended(job, spec, paths, self._outcome(choice.engine, spec))
 
     def _resumed(self, job: _Job, choice: Choice, mine: list[str]) -> TaskOutputs | None:
         """What a run of the same work comes to that an earlier command had to leave; None where there is none."""
@@ -218,11 +218,9 @@ class Runner:
                 self.journal.ended(run.id, RunState.FAILED, cause=outcome.cause, exit_code=None)
                 self.on_line("it was ended in the middle: it begins again")
                 return None
-            return self._ended(job, engine, spec, paths, outcome)
+            return self._ended(job, spec, paths, outcome)
 
-    def _ended(
-        self, job: _Job, engine: Engine, spec: TaskSpec, paths: Mapping[str, Path], outcome: Outcome
-    ) -> TaskOutputs:
+    def _ended(self, job: _Job, spec: TaskSpec, paths: Mapping[str, Path], outcome: Outcome) -> TaskOutputs:
         """The outputs of a run that has ended, once the journal says so."""
         work = self._work(spec.run_id)
         failed: ContainerFailed | None = None

@@ -158,6 +158,20 @@ def test_what_an_engine_cannot_hold_here_is_said_once_and_a_site_may_forbid_it(
         strict.choose(container(SANDBOX, None))
 
 
+@pytest.mark.parametrize(
+    ("asks", "is_said"),
+    [
+        ("platform: {accelerator_count: 1}\n", True),
+        ("docker: {image: a, gpu_args: --gpus=all}\n", True),
+        ("docker: {image: a, gpu_args: --gpus=0}\n", False),
+        ("platform: {accelerator_count: 0}\n", False),
+    ],
+)
+def test_a_container_that_asks_for_gpus_is_said_to_get_none(person: Person, asks: str, is_said: bool) -> None:
+    person.engines("sandbox").choose(container(SANDBOX + asks, None))
+    assert any("asks for GPUs. It is given none yet" in line for line in person.told) == is_said
+
+
 def test_auto_takes_podman_where_docker_does_not_answer(
     person: Person, podman_base_image: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

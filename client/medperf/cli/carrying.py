@@ -64,8 +64,8 @@ def export_results(session: Session, names: Sequence[str], *, every: bool, outpu
 
 def submit_results(session: Session, file: Path, *, yes: bool) -> None:
     """Send the results of a file that was carried here, after the checks and questions of local ones."""
-    from .result import Sending, send_all, tell_failures
-    from .work import approved_association, benchmark_view, who_sees_scores
+    from .result import Sending, ask_to_send, send_all, tell_failures
+    from .work import approved_association
 
     carried = _read(session, file)
     if not carried.results:
@@ -85,11 +85,7 @@ def submit_results(session: Session, file: Path, *, yes: bool) -> None:
         else:
             ready.append(Sending(name, body, association.id, _local(session, body)))
     if ready:
-        for one in ready:
-            show_before_sending(f"{one.name}: this is all that will be sent to {session.server}:", one.body)
-        for benchmark_id in sorted({one.body.benchmark_id for one in ready}):
-            click.echo(who_sees_scores(benchmark_view(gateway, benchmark_id)))
-        confirm(f"Submit {', '.join(one.name for one in ready)}? It cannot be changed afterwards.", yes=yes)
+        ask_to_send(session, ready, yes=yes)
     tell_failures(failures, done=send_all(session.home, gateway, ready, failures))
 
 

@@ -103,7 +103,6 @@ def submit(session: Session, names: tuple[str, ...], every: bool, file: Path | N
     from medperf.errors import UsageError
 
     from .carrying import submit_results
-    from .work import benchmark_view, who_sees_scores
 
     if file is not None:
         if names or every:
@@ -125,11 +124,7 @@ def submit(session: Session, names: tuple[str, ...], every: bool, file: Path | N
     with ExitStack() as alone:
         ready = ready_results(session.home, gateway, waiting, alone, failures)
         if ready:
-            for one in ready:
-                show_before_sending(f"{one.name}: this is all that will be sent to {session.server}:", one.body)
-            for benchmark_id in sorted({one.body.benchmark_id for one in ready}):
-                click.echo(who_sees_scores(benchmark_view(gateway, benchmark_id)))
-            confirm(f"Submit {', '.join(one.name for one in ready)}? It cannot be changed afterwards.", yes=yes)
+            ask_to_send(session, ready, yes=yes)
         tell_failures(failures, done=send_all(session.home, gateway, ready, failures))
 
 
@@ -152,6 +147,17 @@ def export(session: Session, names: tuple[str, ...], every: bool, output: Path, 
 
     _check_choice(names, every=every)
     export_results(session, names, every=every, output=output, yes=yes)
+
+
+def ask_to_send(session: Session, ready: Sequence[Sending], *, yes: bool) -> None:
+    """Show all that will be sent, say who will see it, and ask."""
+    from .work import benchmark_view, who_sees_scores
+
+    for one in ready:
+        show_before_sending(f"{one.name}: this is all that will be sent to {session.server}:", one.body)
+    for benchmark_id in sorted({one.body.benchmark_id for one in ready}):
+        click.echo(who_sees_scores(benchmark_view(session.gateway, benchmark_id)))
+    confirm(f"Submit {', '.join(one.name for one in ready)}? It cannot be changed afterwards.", yes=yes)
 
 
 def _check_choice(names: tuple[str, ...], *, every: bool) -> None:

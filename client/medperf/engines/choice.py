@@ -150,6 +150,8 @@ class Engines:
                 raise type(error)(str(error), hint=f"{error.hint}{self._how_to_change()}") from error
             self.on_chosen()
             self.say(f"Container {container.name} runs in {choice.engine.name} ({choice.reason})")
+            if container.manifest.asks_for_gpus:
+                self.say(f"Note: {container.name} asks for GPUs. It is given none yet, and has the processors.")
             self._chosen[container] = choice
         return self._chosen[container]
 

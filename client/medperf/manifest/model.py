@@ -94,6 +94,11 @@ class Manifest:
     # Whether its image is a Singularity file that is registered.
     is_singularity: bool = False
 
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether it asks for accelerators, by their number or as an engine's arguments."""
+        return self.gpus > 0 or (self.docker is not None and self.docker.gpus not in (None, "0"))
+
 
 PARAMETERS_FILE = "parameters_file"
 ADDITIONAL_FILES = "additional_files"
