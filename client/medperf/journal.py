@@ -91,7 +91,7 @@ class Run:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    limits: dict[str, float | None]
+    limits: dict[str, Any]
     client: Client
     engine_reason: str
     root_is_writable: bool
@@ -147,7 +147,7 @@ class Journal:
         task: str,
         dataset_uid: str | None,
         engine: str,
-        limits: Mapping[str, float | None],
+        limits: Mapping[str, object],
         engine_reason: str = "",
         root_is_writable: bool = False,
         work_key: str | None = None,
@@ -184,12 +184,14 @@ class Journal:
             )
         return self.find(run_id)
 
-    def started(self, run_id: str) -> None:
-        """The engine has it."""
+    def started(self, run_id: str, *, limits: Mapping[str, object] | None = None) -> None:
+        """The engine has it, with these limits where it was opened with others."""
+        written = None if limits is None else json.dumps(dict(limits))
         with self._writing() as connection:
             connection.execute(
-                "UPDATE runs SET state = 'running', started_at = ? WHERE id = ? AND state = 'queued'",
-                (_now(), run_id),
+                "UPDATE runs SET state = 'running', started_at = ?, limits = coalesce(?, limits)"
+                " WHERE id = ? AND state = 'queued'",
+                (_now(), written, run_id),
             )
 
     def ended(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,18 +18,19 @@ from medperf.containers import LocalContainer
 from medperf.engines.base import CannotStart, Engine, EngineLost, Limits, Outcome, TaskSpec, failure
 from medperf.engines.choice import Choice, Runnable
 from medperf.engines.outputs import check_outputs, remove_tree
-from medperf.errors import BadManifest, Busy, ContainerFailed, EngineUnavailable, IntegrityError, StorageFailed
+from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, StorageFailed
 from medperf.files import flush_to_disk, is_full
 from medperf.home import Home
 from medperf.journal import Journal, Run, RunState
 from medperf.manifest import plan_io
+from medperf.shares import Shares
+from medperf.stop_requests import StopRequests
 from medperf_contracts.hashing import text_hash
 
 _WORK = "work"
 LOG = "task.log"
 # What is shown of a run's output; its log has a bound of its own.
 _SHOWN_CHARACTERS_MOST = 1024**2
-_CANCEL_LOOK_SECONDS = 1.0
 # What a run wrote for a command that could not use it waits so long for the next one.
 OUTPUTS_KEPT = timedelta(days=7)
 _CAUSES: tuple[tuple[type[BaseException], Cause], ...] = (
@@ -74,15 +75,17 @@ class _Job:
 class Runner:
     """Runs tasks of containers, recording each in the journal. `on_line` gets their output.
 
-    `choose` gives each container its engine. `root_is_writable` lets images write to a throwaway layer.
+    `choose` gives each container its engine, `shares` its limits. `root_is_writable` lets images write to a
+    throwaway layer. Where `stopping` is set, every run that goes on is interrupted, as by Ctrl-C.
     """
 
     home: Home
     journal: Journal
     choose: Callable[[Runnable], Choice]
     on_line: Callable[[str], None]
-    limits: Limits = field(default_factory=Limits)
+    shares: Shares = field(default_factory=lambda: Shares(Limits()))
     root_is_writable: bool = False
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def run(
@@ -163,18 +166,31 @@ class Runner:
             engine=choice.engine.name,
             engine_reason=choice.reason,
             root_is_writable=self._may_write(choice.engine),
-            limits=asdict(self.limits),
+            limits=asdict(self.shares.planned(job.container.manifest)),
             work_key=job.work_key,
         )
         work = self._work(run_id)
         work.mkdir(mode=0o700, parents=True)
-        spec, paths = self._plan(run_id, job, self.limits)
+        spec, paths = self._plan(run_id, job, self.shares.planned(job.container.manifest))
         _make_outputs(spec, [work / parameter for parameter in paths])
         with self._discarding(choice.engine, run_id):
             choice.engine.prepare(spec, on_line=_shown(self.on_line, spec.log))
-            self.journal.started(run_id)
-            choice.engine.start(spec)
-            return self._ended(job, spec, paths, self._outcome(choice.engine, spec))
+            return self._ended(job, spec, paths, self._in_its_share(job, choice, spec))
+
+    def _in_its_share(self, job: _Job, choice: Choice, spec: TaskSpec) -> Outcome:
+        """Run a prepared task once there is room for it, and say how it ended."""
+        asked = self._stop_requests(spec.run_id)
+        wanted = self.shares.taken(
+            job.container.manifest, gives_gpus=choice.engine.why_no_gpus() is None, is_cancelled=asked
+        )
+        with wanted as limits:
+            if limits is None:
+                return Outcome(Cause.CANCELLED, None, 0.0)
+            if limits.gpus:
+                self.on_line(f"is given {len(limits.gpus)} of this machine's GPUs: {', '.join(limits.gpus)}")
+            self.journal.started(spec.run_id, limits=asdict(limits))
+            choice.engine.start(replace(spec, limits=limits))
+            return self._outcome(choice.engine, spec, asked)
 
     def _resumed(self, job: _Job, choice: Choice, mine: list[str]) -> TaskOutputs | None:
         """What a run of the same work comes to that an earlier command had to leave; None where there is none."""
@@ -199,21 +215,22 @@ class Runner:
         if not self._work(run.id).is_dir():
             return None
         what = f"{job.task} of {job.container.name}, which an earlier command began at {run.created_at:%H:%M} UTC"
-        spec, paths = self._plan(run.id, job, Limits(**run.limits) if run.limits else self.limits)  # type: ignore[arg-type]
+        limits = Limits.recorded(run.limits) if run.limits else self.shares.planned(job.container.manifest)
+        spec, paths = self._plan(run.id, job, limits)
         if run.holds_outputs:
             self.on_line(f"goes on with what {what} has written")
             return TaskOutputs(run.id, self._work(run.id), paths)
         # After a restart of the machine nothing says that what was written reached the disk.
         if run.client.boot_id != boot_id():
             return None
-        with self._discarding(engine, run.id):
+        with self._discarding(engine, run.id), self.shares.held(limits):
             try:
                 if not engine.adopt(spec):
                     return None
             except EngineUnavailable as error:
                 raise EngineLost(str(error), hint=error.hint) from error
             self.on_line(f"goes on with {what}")
-            outcome = self._outcome(engine, spec)
+            outcome = self._outcome(engine, spec, self._stop_requests(run.id))
             if outcome.cause is Cause.ENGINE_GONE:
                 self.journal.ended(run.id, RunState.FAILED, cause=outcome.cause, exit_code=None)
                 self.on_line("it was ended in the middle: it begins again")
@@ -289,9 +306,11 @@ class Runner:
                 except EngineUnavailable as gone:
                     self.on_line(f"{gone}: the container may still run; the next command removes it.")
 
-    def _outcome(self, engine: Engine, spec: TaskSpec) -> Outcome:
-        on_line = _shown(self.on_line, spec.log)
-        return engine.wait(spec.run_id, on_line=on_line, is_cancelled=_Asked(self.journal, spec.run_id))
+    def _stop_requests(self, run_id: str) -> StopRequests:
+        return StopRequests(self.journal, run_id, self.stopping)
+
+    def _outcome(self, engine: Engine, spec: TaskSpec, asked: StopRequests) -> Outcome:
+        return engine.wait(spec.run_id, on_line=_shown(self.on_line, spec.log), is_cancelled=asked)
 
     def _record_end(self, job: _Job, run_id: str, outcome: Outcome) -> None:
         if outcome.succeeded:
@@ -320,23 +339,6 @@ def _make_outputs(spec: TaskSpec, folders: list[Path]) -> None:
     for mount in spec.mounts:
         if mount.writable and not mount.host.is_dir():
             mount.host.touch(exist_ok=False)
-
-
-class _Asked:
-    """Whether somebody asked to cancel a run; the journal is looked at once a second."""
-
-    def __init__(self, journal: Journal, run_id: str) -> None:
-        self._journal = journal
-        self._run_id = run_id
-        self._next_look = time.monotonic() + _CANCEL_LOOK_SECONDS
-        self._is_asked = False
-
-    def __call__(self) -> bool:
-        if not self._is_asked and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + _CANCEL_LOOK_SECONDS
-            with suppress(StorageFailed, Busy):  # a disk that is full for a moment ends no run of hours
-                self._is_asked = self._journal.find(self._run_id).cancel_is_asked
-        return self._is_asked
 
 
 def check_predictions(outputs: TaskOutputs, model: str) -> None:

@@ -18,6 +18,7 @@ from medperf.containers import LocalContainer
 from medperf.engines.base import Limits
 from medperf.engines.choice import Engines, Platform
 from medperf.manifest import Role
+from medperf.shares import Shares
 from medperf.tasks import Runner
 
 PAIRS = 20
@@ -39,7 +40,11 @@ def runner(tmp_path: Path) -> Iterator[tuple[Site, Runner]]:
         yield (
             site,
             Runner(
-                site.home, site.journal, engines.choose, lambda _line: None, Limits(memory_bytes=512 * 1024**2)
+                site.home,
+                site.journal,
+                engines.choose,
+                lambda _line: None,
+                Shares(Limits(memory_bytes=512 * 1024**2)),
             ),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -15,6 +16,8 @@ from medperf.cli.engines import How, make_engines
 from medperf.cli.main import cli
 from medperf.cli.session import Session
 from medperf.engines.choice import Engines, Platform, Runnable, Source
+from medperf.engines.docker import DockerEngine
+from medperf.engines.docker_connection import podman
 from medperf.engines.sandbox import SandboxEngine
 from medperf.errors import ContainerFailed, EngineUnavailable, IntegrityError, NotConfirmed, UsageError
 from medperf.manifest import parse_manifest
@@ -159,17 +162,32 @@ def test_what_an_engine_cannot_hold_here_is_said_once_and_a_site_may_forbid_it(
 
 
 @pytest.mark.parametrize(
-    ("asks", "is_said"),
+    ("platform", "asks", "there", "said"),
     [
-        ("platform: {accelerator_count: 1}\n", True),
-        ("docker: {image: a, gpu_args: --gpus=all}\n", True),
-        ("docker: {image: a, gpu_args: --gpus=0}\n", False),
-        ("platform: {accelerator_count: 0}\n", False),
+        ("sandbox", 1, 4, "asks for GPUs. It gets none, and has the processors: the sandbox shows a container no"),
+        ("sandbox", 0, 4, None),
+        ("docker", 1, 0, "asks for GPUs. It gets none, and has the processors: there is none here that it may"),
+        ("docker", 1, 1, None),
+        ("docker", 3, 2, "asks for 3 GPUs. It gets 2."),
+        ("docker", 0, 0, None),
     ],
 )
-def test_a_container_that_asks_for_gpus_is_said_to_get_none(person: Person, asks: str, is_said: bool) -> None:
-    person.engines("sandbox").choose(container(SANDBOX + asks, None))
-    assert any("asks for GPUs. It is given none yet" in line for line in person.told) == is_said
+def test_a_container_that_does_not_get_the_gpus_that_it_asks_for_says_so(
+    person: Person, named: str, platform: str, asks: int, there: int, said: str | None
+) -> None:
+    engines = person.engines(platform)
+    engines.gpus = lambda: tuple(f"GPU-{number}" for number in range(there))
+    engines.choose(container(IMAGE + SANDBOX + f"platform: {{accelerator_count: {asks}}}\n", named))
+    notes = [line for line in person.told if "GPUs" in line]
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]
+
+
+def test_a_podman_that_would_pass_over_gpus_in_silence_is_not_asked_for_any(podman_base_image: str) -> None:
+    with closing(DockerEngine(Path("/nowhere"), podman())) as engine:
+        assert re.fullmatch(r"Podman gives some from 5\.4 on, and this is 4\.\S+", engine.why_no_gpus() or "")
+    with closing(DockerEngine(Path("/nowhere"), replace(podman(), gives_gpus_from=(4, 0)))) as engine:
+        assert engine.why_no_gpus() is None
 
 
 def test_auto_takes_podman_where_docker_does_not_answer(

@@ -370,3 +370,11 @@ def test_a_run_whose_engine_does_not_answer_stays_open_and_is_said(
         end_left_over(home, journal, engines, say=said.append)
     assert "may still go on" in said[0]
     assert journal.find(run.id).state is RunState.QUEUED
+
+
+def test_an_engine_that_cannot_give_the_gpus_that_it_is_asked_for_says_what_to_install(one_client: Client) -> None:
+    ran = one_client.run("pass", limits={"gpus": ["GPU-11111111-2222-3333-4444-555555555555"]})
+    assert (ran.error, "device driver" in ran.message) == ("EngineUnavailable", True), ran.message
+    assert "NVIDIA's container toolkit" in ran.hint
+    assert "--gpus 0" in ran.hint
+    assert one_client.run("print('here')").lines == ["here"]

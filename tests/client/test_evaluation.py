@@ -23,6 +23,7 @@ from medperf.api import Gateway
 from medperf.causes import Cause
 from medperf.cli.main import run
 from medperf.datasets import LocalDataset, alone_with, find_dataset
+from medperf.engines.base import Limits
 from medperf.errors import Busy, ContainerFailed, IntegrityError, NotApproved, PartlyDone, Refused, StoreChanged
 from medperf.evaluation import Evaluated, evaluate, find_evaluation
 from medperf.home import Home
@@ -886,3 +887,130 @@ def test_ctrl_c_between_models_keeps_what_was_run_and_the_same_command_goes_on(
 
     code, out, _ = medperf(*RUN)
     assert (code, "1 were skipped" in out, "1 ran successfully" in out) == (0, True, True)
+
+
+# Several models at once
+
+
+def at_once(site: Site) -> int:
+    """How many models ran at the same moment, at most."""
+    spans = [(one.started_at, one.finished_at) for one in site.journal.runs() if one.task == "infer"]
+    ended = [(began, end) for began, end in spans if began is not None and end is not None]
+    return max(sum(began <= moment < end for began, end in ended) for moment, _ in ended)
+
+
+@pytest.fixture
+def several(site: Site, server: BenchmarkServer) -> list[int]:
+    """Five models that take a second each; the third fails."""
+    ready(site)
+    server.models = [2, 4, 5, 6, 7]
+    for number in server.models:
+        fault = "infer" if number == 5 else f"writes for 1.{number}"
+        site.shelf.register(number, Role.MODEL, fault=fault)
+    return server.models
+
+
+def test_models_run_at_once_and_one_that_fails_stops_no_other(
+    site: Site, several: list[int], medperf: Medperf
+) -> None:
+    code, out, err = medperf(*RUN, "--jobs", "2")
+    assert (code, at_once(site)) == (PartlyDone.exit_code, 2), err
+    rows = [re.split(r"\s{2,}", line.strip())[:2] for line in out.splitlines()[2:7]]
+    assert [row[0] for row in rows] == [str(number) for number in several]
+    assert [row[1] for row in rows if row[0] != "5"] == ["b1m2d9", "b1m4d9", "b1m6d9", "b1m7d9"]
+    assert "Model 5: The task 'infer' ended with exit code 3" in err
+    # Each line says whose it is.
+    assert re.search(r"^\[2\]   infer begins$", err, re.MULTILINE)
+    scores = {one.name: one.evaluation.metrics for one in local_results(site.home)}
+
+    code, _, _ = medperf(*RUN, "--rerun")
+    assert scores == {one.name: one.evaluation.metrics for one in local_results(site.home)}
+
+
+def test_models_at_once_have_no_more_memory_than_one_alone(
+    site: Site, several: list[int], medperf: Medperf
+) -> None:
+    whole = Limits().memory_bytes
+    assert medperf(*RUN, "-j", "2", "-m", "4", "-m", "6")[0] == 0
+    assert {run.limits["memory_bytes"] for run in site.journal.runs() if run.task == "infer"} == {whole // 2}
+    # What a person says counts for each, and then for as many as there is memory for.
+    more = ("--rerun", "-j", "3", "-m", "4", "-m", "6", "--memory_limit", str(whole * 0.6 / 1024**3))
+    before = {run.id for run in site.journal.runs()}
+    code, _, err = medperf(*RUN, *more)
+    assert (code, "Memory for 1 at once, by --memory_limit: the others wait for theirs." in err) == (0, True)
+    site.journal.forget(list(before))
+    assert at_once(site) == 1
+
+
+def test_ctrl_c_ends_all_that_run_at_once_and_the_same_command_goes_on(
+    site: Site, several: list[int], medperf: Medperf
+) -> None:
+    for number in (6, 7):
+        site.shelf.register(number, Role.MODEL, fault=f"writes for 60.{number}")
+    done = threading.Event()
+
+    def interrupt() -> None:
+        while not done.is_set():
+            running = [one for one in site.journal.runs() if one.state is RunState.RUNNING]
+            if {one.container_name[-1] for one in running if one.task == "infer"} == {"6", "7"}:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    began = time.monotonic()
+    code, _, err = medperf(*RUN, "--jobs", "2")
+    done.set()
+    watcher.join()
+    assert (code, time.monotonic() - began < 30) == (130, True), err
+    assert sorted(one.name for one in local_results(site.home)) == ["b1m2d9", "b1m4d9"]
+    cancelled = [one for one in site.journal.runs() if one.state is RunState.CANCELLED]
+    assert sorted(one.container_name[-1] for one in cancelled) == ["6", "7"]
+    assert {one.cause for one in cancelled} == {Cause.CANCELLED}
+    assert list(site.home.runs.glob("*/work")) == []
+    assert not any(one.is_open for one in site.journal.runs())
+
+    for number in (6, 7):
+        site.shelf.register(number, Role.MODEL, fault=f"writes for 0.{number}")
+    code, out, _ = medperf(*RUN, "--jobs", "2")
+    assert (code, "2 were skipped" in out, "2 ran successfully" in out) == (PartlyDone.exit_code, True, True)
+
+
+def test_data_that_was_altered_stops_all_that_run_at_once(
+    site: Site, several: list[int], medperf: Medperf
+) -> None:
+    (find_dataset(site.home, "9").data / "case0.txt").write_text("another")
+    code, _, err = medperf(*RUN, "--jobs", "3")
+    assert (code, "is not what was" in err or "altered" in err or "changed" in err) == (
+        IntegrityError.exit_code,
+        True,
+    ), err
+    assert [run for run in site.journal.runs() if run.task == "infer"] == []
+
+
+def test_one_of_several_is_cancelled_by_another_command(site: Site, several: list[int], medperf: Medperf) -> None:
+    site.shelf.register(6, Role.MODEL, fault="writes for 60")
+
+    def cancel() -> None:
+        while True:
+            for one in site.journal.runs():
+                if one.container_name[-1] == "6" and one.state is RunState.RUNNING:
+                    site.journal.ask_cancel(one.id)
+                    return
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=cancel, daemon=True)
+    watcher.start()
+    code, out, err = medperf(*RUN, "-j", "2", "-m", "6", "-m", "7")
+    assert (code, "b1m7d9" in out) == (PartlyDone.exit_code, True), err
+    assert "Model 6: The task 'infer' was stopped" in err
+
+
+def test_gpus_that_are_not_there_are_refused_before_anything_runs(
+    site: Site, server: BenchmarkServer, medperf: Medperf
+) -> None:
+    ready(site)
+    code, _, err = medperf(*RUN, "--gpus", "1")
+    assert (code, "--gpus asks for 1 GPUs." in err, site.journal.runs()) == (2, True, [])
+    assert medperf(*RUN, "--gpus", "0")[0] == 0

@@ -19,6 +19,7 @@ from medperf.engines.docker_connection import DOCKER, podman
 from medperf.evaluation import evaluate
 from medperf.manifest import Role
 from medperf.preparation import Description, prepare
+from medperf.shares import Shares
 from medperf.tasks import Runner
 
 PREPARATION, MODEL, METRICS = 1, 2, 3
@@ -51,7 +52,13 @@ def runner(tmp_path: Path, images: tuple[Platform, dict[Role, str]]) -> Iterator
     with closing(engines):
         yield (
             site,
-            Runner(site.home, site.journal, engines.choose, site.lines.append, Limits(memory_bytes=512 * 1024**2)),
+            Runner(
+                site.home,
+                site.journal,
+                engines.choose,
+                site.lines.append,
+                Shares(Limits(memory_bytes=512 * 1024**2)),
+            ),
         )
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,7 +15,12 @@ from pathlib import Path
 import pytest
 
 from containers.attack import AS_ROOT, CALLERS, MIB, Client, cgroups_of, eventually, make_client, processes_with
+from medperf.engines.base import Cause, TaskSpec
 from medperf.engines.process import SandboxProcess
+from medperf.engines.sandbox import SandboxEngine
+from medperf.manifest.model import Sandbox
+
+_STOPS = 120
 
 
 @pytest.fixture(params=CALLERS)
@@ -85,6 +91,29 @@ def test_a_launcher_that_was_given_no_plan_ends_at_once_and_leaves_nothing_open(
     process.end()
     assert time.monotonic() - began < 5
     assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+def is_bubblewrap_made() -> bool:
+    """Whether a launcher of this process's has become bubblewrap."""
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    return any(Path(f"/proc/{child}/comm").read_text() == "bwrap\n" for child in children)
+
+
+def test_a_run_that_is_stopped_while_it_is_set_up_ends_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+    marker, engine = uuid.uuid4().hex, SandboxEngine(tmp_path)
+    for number in range(_STOPS):
+        sandbox = Sandbox(("python", "-c", "import time; time.sleep(60)", marker), ())
+        spec = TaskSpec(f"stopped{marker}{number}", "infer", (), (), None, sandbox, tmp_path / f"log{number}")
+        engine.start(spec)
+        # What goes wrong does so in a millisecond or two after the launcher has become bubblewrap.
+        while not is_bubblewrap_made():
+            pass
+        time.sleep(number % 40 * 0.0001)
+        began = time.monotonic()
+        engine.stop(spec.run_id)
+        assert engine.wait(spec.run_id, on_line=lambda _line: None).cause is Cause.CANCELLED
+        assert time.monotonic() - began < 5
+    assert processes_with(marker) == []
 
 
 @pytest.mark.guarantee("environment")
@@ -159,7 +188,7 @@ def test_it_dies_with_a_client_that_is_killed(client: Client) -> None:
 
 def test_a_command_that_is_not_there_is_the_containers_failure(one_client: Client) -> None:
     ran = one_client.run("pass", command=["/no/such/program"])
-    assert (ran.cause, ran.exit_code) == ("exit_code", 1)
+    assert (ran.cause, ran.exit_code) == ("exit_code", 127)
     assert b"/no/such/program" in ran.log
 
 

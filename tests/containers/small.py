@@ -22,6 +22,7 @@ from medperf.home import Home
 from medperf.journal import Journal
 from medperf.manifest import Role
 from medperf.preparation import Description, prepare
+from medperf.shares import Shares
 from medperf.tasks import Runner
 from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.registry import ContainerView
@@ -337,7 +338,7 @@ class Site:
     def runner(self, *, wall_seconds: float = 30.0) -> Runner:
         """The runner of a new command."""
         limits = Limits(wall_seconds=wall_seconds, memory_bytes=512 * 1024**2)
-        return Runner(self.home, self.journal, sandbox_only(self.home).choose, self.lines.append, limits)
+        return Runner(self.home, self.journal, sandbox_only(self.home).choose, self.lines.append, Shares(limits))
 
     def container(self, number: int, role: Role, *, fault: str = "") -> LocalContainer:
         """A small container, registered and brought here."""

@@ -65,7 +65,8 @@ def test_the_whole_command_line_of_a_task() -> None:
         "--setenv TMPDIR /tmp --setenv USER container --setenv LANG C.UTF-8 --setenv PYTHONUNBUFFERED 1 "
         "--setenv PYTHONDONTWRITEBYTECODE 1 --setenv PYTHONNOUSERSITE 1 --setenv PYTHONPATH /mlcube_packages "
         "--chdir /mlcube_code "
-        "-- /usr/bin/python3.11 main.py infer --data_path=/mlcube_io0 --output_path=/mlcube_io1"
+        '-- /bin/sh -c echo && read -r go && exec "$@" </dev/null sh '
+        "/usr/bin/python3.11 main.py infer --data_path=/mlcube_io0 --output_path=/mlcube_io1"
     )
 
 

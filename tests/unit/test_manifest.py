@@ -7,6 +7,7 @@ from medperf import safe_yaml
 from medperf.engines.mounts import Mount
 from medperf.errors import BadManifest, IntegrityError, UsageError
 from medperf.manifest import Kind, Manifest, Package, Parameter, Role, Task, parse_manifest, plan_io, require_tasks
+from medperf.manifest.model import Gpus
 
 DIGEST = "a" * 64
 PREPARATION = f"""\
@@ -60,9 +61,9 @@ def prepare() -> Task:
 def test_a_manifest_becomes_the_model() -> None:
     manifest = parse_manifest(PREPARATION)
     assert manifest.name == "chest-xray-preparation"
-    assert manifest.gpus == 1
+    assert manifest.gpus == "all"
     assert manifest.docker
-    assert (manifest.docker.image, manifest.docker.gpus) == ("medperf-tutorial/preparation:1.0", "all")
+    assert manifest.docker.image == "medperf-tutorial/preparation:1.0"
     assert manifest.docker.shm_bytes == 2 * 1024**3
     assert manifest.docker.environment == {"MODE": "fast"}
     assert manifest.sandbox
@@ -150,7 +151,11 @@ def test_parameters_may_be_missing() -> None:
         ("docker.run_args", "--unheard-of", "only"),
         ("docker.run_args", "'open", "quote"),
         ("docker.gpu_args", "--shm-size=lots", "shm-size"),
+        ("docker.gpu_args", "--gpus=some", "a count of 0 to 64"),
+        ("docker.gpu_args", "--gpus=65", "a count of 0 to 64"),
         ("platform.accelerator_count", "many", "count of accelerators"),
+        ("platform.host_memory_gb", "much", "a number of gigabytes"),
+        ("platform.host_memory_gb", -1, "a number of gigabytes"),
         ("sandbox.command", "python main.py", "list of words"),
         ("sandbox.command", [], "list of words"),
         ("sandbox.network", True, "is unknown"),
@@ -173,6 +178,28 @@ def test_what_breaks_a_rule_is_refused_by_its_key(path: str, value: Any, fault: 
     with pytest.raises(BadManifest, match=fault) as refused:
         parse_manifest(changed(path, value))
     assert path.split(".", maxsplit=1)[0].split(" ", maxsplit=1)[0] in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("argued", "count"),
+    [
+        ("--gpus=all", "all"),
+        ("--gpus 2", 2),
+        ("--gpus=0", 0),
+        ("--gpus=count=3", 3),
+        ("--gpus device=1", 1),
+        ("--gpus '\"device=0,2\"'", 2),
+        ("--gpus '\"device=0,2,capabilities=compute\"'", 2),
+        ("--shm-size=1g", 1),
+    ],
+)
+def test_gpus_in_the_arguments_go_before_the_count_of_the_platform(argued: str, count: Gpus) -> None:
+    assert parse_manifest(changed("docker.gpu_args", argued)).gpus == count
+
+
+def test_the_memory_that_a_container_asks_for_is_in_gigabytes() -> None:
+    assert parse_manifest(changed("platform.host_memory_gb", 1.5)).memory_bytes == 1.5 * 1024**3
+    assert parse_manifest(changed("platform.host_memory_gb", 0)).memory_bytes is None
 
 
 @pytest.mark.parametrize(

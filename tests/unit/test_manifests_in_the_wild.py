@@ -74,7 +74,7 @@ def test_a_manifest_does_what_it_must(case: Path, tmp_path: Path, workspace: Pat
     of = manifest.docker
     known = {
         "gpus": manifest.gpus,
-        "docker_gpus": of and of.gpus,
+        "memory_bytes": manifest.memory_bytes,
         "image": of and of.image,
         "shm_bytes": of and of.shm_bytes,
         "environment": dict(of.environment) if of else None,

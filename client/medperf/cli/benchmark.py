@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HEADERS = ("model", "local result UID", "partial result", "from cache", "error")
 # The table has one line a model: the whole error stands above it.
 _ERROR_CHARACTERS = 60
+_JOBS_MOST = 64
 
 
 @click.group(no_args_is_help=True)
@@ -74,6 +76,8 @@ class Order:
     benchmark_id: int
     ignore_model_errors: bool
     rerun: bool
+    # How many models at once.
+    jobs: int
 
     def is_anew(self, home: Home, dataset: LocalDataset, model: LocalContainer, metrics: LocalContainer) -> bool:
         """Whether a model is run whatever was run before: what was submitted, in any benchmark, is final."""
@@ -104,6 +108,14 @@ class Order:
     is_flag=True,
     help="Run again what was run before, too; what was submitted is final, and left as it is.",
 )
+@click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(1, _JOBS_MOST),
+    default=1,
+    metavar="N",
+    help="Run so many models at once; they share the machine's memory, and each GPU is one's at a time.",
+)
 @how_options
 @silent_yes_option
 @pass_session
@@ -115,6 +127,7 @@ def run(
     models: tuple[int, ...],
     models_file: Path | None,
     rerun: bool,
+    jobs: int,
     how: How,
 ) -> None:
     """Run every model of a benchmark on a dataset, or those named. Nothing is sent."""
@@ -131,9 +144,9 @@ def run(
         dataset_id = registered_id(chosen)
         association = approved_association(gateway, benchmark_id, dataset_id)
         due = wanted_models(_due(session, benchmark_id, dataset_id, association.id), models, models_file)
-        work = Work.begin(session, Progress(len(due)), how)
+        work = Work.begin(session, Progress(len(due), at_once=jobs), how, jobs=jobs)
         metrics_id = benchmark_view(gateway, benchmark_id).metrics_id
-        order = Order(benchmark_id, ignore_model_errors=ignore_model_errors, rerun=rerun)
+        order = Order(benchmark_id, ignore_model_errors=ignore_model_errors, rerun=rerun, jobs=jobs)
         outcomes = _run_all(work, chosen, order, due, metrics_id)
     report(outcomes)
 
@@ -163,7 +176,8 @@ def _run_all(
     model_ids: Sequence[int],
     metrics_id: int,
 ) -> list[Outcome]:
-    """Bring every container here, then run model after model; one that fails does not stop the others."""
+    """Bring every container here, then run the models in their order; one that fails does not stop the others."""
+    from medperf.at_once import each
     from medperf.evaluation import is_evaluated
     from medperf.manifest import Role
 
@@ -183,14 +197,21 @@ def _run_all(
     if to_run:
         line = forecast(work.runner.journal, work.session.home.runs, to_run, done=len(here) - len(to_run))
         click.echo(line, err=True)
-    outcomes = []
-    for model_id, model in models.items():
-        if isinstance(model, Outcome):
-            with work.progress.step(f"model {model_id}"):
-                work.progress.line("cannot be run, as said above")
-            outcomes.append(model)
-        else:
-            outcomes.append(_run_one(work, dataset, order, model, metrics))
+        at_once = work.runner.shares.at_once
+        if at_once < min(order.jobs, len(to_run)):
+            click.echo(f"Memory for {at_once} at once, by --memory_limit: the others wait for theirs.", err=True)
+
+    def outcome_of(model_id: int) -> Outcome:
+        model = models[model_id]
+        if not isinstance(model, Outcome):
+            return _run_one(work, dataset, order, model, metrics)
+        with work.progress.step(f"model {model_id}"):
+            work.progress.line("cannot be run, as said above")
+        return model
+
+    outcomes = each(
+        order.jobs, [partial(outcome_of, model_id) for model_id in models], stopping=work.runner.stopping
+    )
     if all(outcome.error is not None or outcome.from_cache for outcome in outcomes):
         # Nothing ran, so nothing else would notice that the prepared data is no longer what these came from.
         dataset.verify()
@@ -214,7 +235,7 @@ def _fetched(
     try:
         registered = work.registered_container(model_id)
     except Refused as error:
-        _tell(model_id, error)
+        _tell(work, model_id, error)
         return Outcome(model_id, error=error)
     try:
         model = work.bring(registered, Role.MODEL)
@@ -222,7 +243,7 @@ def _fetched(
             work.choose_engines(model, metrics)
         return model
     except (BadManifest, EngineUnavailable, IntegrityError, Refused, ServerUnreachable, UsageError) as error:
-        _tell(model_id, error)
+        _tell(work, model_id, error)
         return Outcome(model_id, error=error)
 
 
@@ -256,7 +277,7 @@ def _run_one(
     except (BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, UsageError) as error:
         if isinstance(error, IntegrityError):
             dataset.verify()  # altered data is no fault of this model's, and stops all
-        _tell(model.id, error)
+        _tell(work, model.id, error)
         return Outcome(model.id, error=error)
     evaluation = evaluated.evaluation
     named = name_result(
@@ -299,9 +320,9 @@ def _partial(outcomes: Sequence[Outcome]) -> str:
     return f"{sum(outcome.is_partial for outcome in outcomes)} have partial results"
 
 
-def _tell(model_id: int, error: ClientError) -> None:
-
-    click.echo(printable(f"Model {model_id}: {error}\nWhat to do: {error.hint}"), err=True)
+def _tell(work: Work, model_id: int, error: ClientError) -> None:
+    with work.progress.paused():
+        click.echo(printable(f"Model {model_id}: {error}\nWhat to do: {error.hint}"), err=True)
 
 
 def _in_short(error: ClientError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import update_wrapper
+from functools import cache, update_wrapper
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,6 +18,7 @@ from .prompts import confirm
 if TYPE_CHECKING:
     from medperf.engines.base import Limits
     from medperf.engines.choice import Engines
+    from medperf.shares import Shares
 
     from .session import Session
 
@@ -52,9 +53,11 @@ class How:
     memory_gib: float | None
     cpus: float | None
     root_is_writable: bool
+    # As the option was given; None leaves it to the containers, which get what they ask for.
+    gpus: str | None = None
 
-    def limits(self) -> Limits:
-        """The limits of each task."""
+    def limits(self, jobs: int) -> Limits:
+        """The limits of each task where so many run at once: they share the memory that one would have."""
         from medperf.engines.base import Limits
 
         given: dict[str, Any] = {"cpus": self.cpus}
@@ -62,7 +65,38 @@ class How:
             given["wall_seconds"] = self.wall_seconds
         if self.memory_gib is not None:
             given["memory_bytes"] = int(self.memory_gib * _GIB)
+        else:
+            given["memory_bytes"] = Limits().memory_bytes // jobs
         return Limits(**given)
+
+    def shares(self, jobs: int) -> Shares:
+        """What each task gets of this machine; UsageError where GPUs are asked for that are not there."""
+        from medperf.shares import Shares
+
+        if self.gpus is not None:
+            self.allowed_gpus()
+        return Shares(
+            self.limits(jobs),
+            jobs=jobs,
+            memory_is_said=self.memory_gib is not None,
+            gpus=self.allowed_gpus,
+            to_all=self.gpus is not None,
+        )
+
+    def allowed_gpus(self) -> tuple[str, ...]:
+        """The GPUs of this machine that containers may have."""
+        from medperf.gpus import allowed_gpus
+        from medperf.manifest.model import ALL_GPUS
+
+        return allowed_gpus(ALL_GPUS if self.gpus is None else self.gpus, _gpus_here())
+
+
+@cache
+def _gpus_here() -> tuple[str, ...]:
+    # Asked once in a command: a driver takes a second to answer.
+    from medperf.gpus import find_gpus
+
+    return find_gpus()
 
 
 def how_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -75,9 +109,11 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
         memory_gib: float | None,
         cpus: float | None,
         writable_root: bool,
+        gpus: str | None,
         **kwargs: Any,
     ) -> R:
-        return command(*args, how=How(platform, wall_seconds, memory_gib, cpus, writable_root), **kwargs)
+        how = How(platform, wall_seconds, memory_gib, cpus, writable_root, gpus)
+        return command(*args, how=how, **kwargs)
 
     wrapped: Callable[..., R] = update_wrapper(with_how, command)
     for option in (
@@ -87,6 +123,12 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
             help="Let images write to their own files: to a layer that is thrown away. Docker only; asks.",
         ),
         click.option(
+            "--gpus",
+            metavar="WHICH",
+            help="GPUs for containers: all, a count, device=0,2, or 0 for none. Unless given, those that ask for"
+            " some get them; if given, the others do too.",
+        ),
+        click.option(
             "--cpus", type=Amount(min=0.1, max=10_000), metavar="N", help="Processors for a task; all of them."
         ),
         click.option(
@@ -94,7 +136,7 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
             "memory_gib",
             type=Amount(min=0.01, max=1_000_000),
             metavar="GIB",
-            help="Memory for a task; three quarters of the machine's unless given.",
+            help="Memory for a task; three quarters of the machine's for all at once unless given.",
         ),
         click.option(
             "--time_limit",
@@ -154,6 +196,7 @@ def make_engines(session: Session, how: How, on_line: Callable[[str], None]) -> 
         say=lambda text: click.echo(printable(text), err=True),
         source=source,
         on_chosen=remember,
+        gpus=how.allowed_gpus,
     )
     click.get_current_context().call_on_close(engines.close)
     return engines

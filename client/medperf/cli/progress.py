@@ -2,62 +2,94 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TextIO
 
 from medperf.terminal import printable
 
 _REDRAW_SECONDS = 1.0
+_MARGIN = "      "
+
+
+@dataclass
+class _Step:
+    number: int
+    title: str
+    note: str = ""
+    started: float = field(default_factory=time.monotonic)
+
+    def elapsed(self) -> str:
+        seconds = time.monotonic() - self.started
+        if seconds < 60:
+            return f"{seconds:.1f} s"
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
 class Progress:
-    """Numbered steps of long work, such as the models of a benchmark.
+    """Numbered steps of long work, such as the models of a benchmark; each thread may have one at a time.
 
-    On a terminal a line with the time moves while a step goes on, whatever the step waits for.
+    On a terminal a line with the time moves while steps go on, whatever they wait for. With `at_once` above 1
+    every line of a step begins with its number.
     """
 
-    def __init__(self, total: int, *, stream: TextIO | None = None) -> None:
+    def __init__(self, total: int, *, at_once: int = 1, stream: TextIO | None = None) -> None:
         self._total = total
+        self._at_once = at_once
         self._stream = stream or sys.stderr
         self._lock = threading.RLock()
         self._number = 0
-        self._title = ""
-        self._note = ""
-        self._started = 0.0
+        # The thread's ID -> its step.
+        self._steps: dict[int, _Step] = {}
         self._is_drawn = False
 
     @contextmanager
     def step(self, title: str) -> Iterator[Progress]:
         """One step: its title with its number, and at its end how long it took and whether it failed."""
-        self._number += 1
-        self._title, self._note = title, ""
-        self._started = time.monotonic()
-        self._write(f"[{self._number}/{self._total}] {title}")
+        me = threading.get_ident()
+        with self._lock:
+            self._number += 1
+            step = self._steps[me] = _Step(self._number, title)
+            self._write(f"[{step.number}/{self._total}] {title}")
         try:
             with self._clock():
                 yield self
         except BaseException as error:
             how = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-            self._write(f"      {how} after {self._elapsed()}")
+            self.line(f"{how} after {step.elapsed()}")
             raise
-        self._write(f"      done in {self._elapsed()}")
+        else:
+            self.line(f"done in {step.elapsed()}")
+        finally:
+            with self._lock:
+                del self._steps[me]
 
     def line(self, text: str) -> None:
         """A line that the container printed, or that tells what goes on inside the step."""
-        self._note = ""
-        self._write(f"      {text}")
+        with self._lock:
+            step = self._steps.get(threading.get_ident())
+            margin = _MARGIN
+            if step is not None:
+                step.note = ""
+                if self._at_once > 1:
+                    margin = f"[{step.number}]".ljust(len(_MARGIN))
+            self._write(f"{margin}{text}")
 
     def note(self, text: str) -> None:
         """What stands beside the time, such as how much of a file is there; shown on a terminal only."""
-        self._note = text
+        with self._lock:
+            step = self._steps.get(threading.get_ident())
+            if step is not None:
+                step.note = text
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The time stands still while the block runs: somebody is asked something."""
+        """The time stands still while the block runs: somebody is asked something, or told outside the steps."""
         with self._lock:
             self._clear()
             yield
@@ -83,8 +115,11 @@ class Progress:
 
     def _draw(self) -> None:
         with self._lock:
-            note = f" · {self._note}" if self._note else ""
-            self._stream.write(f"\r\x1b[2K      … {printable(self._title)}: {self._elapsed()}{printable(note)}")
+            steps = sorted(self._steps.values(), key=lambda step: step.number)
+            shown = "; ".join(_shown(step) for step in steps)
+            # What wraps into a second row would not be cleared.
+            room = shutil.get_terminal_size().columns - len(_MARGIN) - len("… ") - 1
+            self._stream.write(f"\r\x1b[2K{_MARGIN}… {shown[:room]}")
             self._stream.flush()
             self._is_drawn = True
 
@@ -100,8 +135,7 @@ class Progress:
             self._stream.flush()
             self._is_drawn = False
 
-    def _elapsed(self) -> str:
-        seconds = time.monotonic() - self._started
-        if seconds < 60:
-            return f"{seconds:.1f} s"
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+def _shown(step: _Step) -> str:
+    note = f" · {printable(step.note)}" if step.note else ""
+    return f"{printable(step.title)}: {step.elapsed()}{note}"

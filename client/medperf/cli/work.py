@@ -44,18 +44,22 @@ class Work:
     progress: Progress
 
     @classmethod
-    def begin(cls, session: Session, progress: Progress, how: How) -> Work:
-        """Make ready to run containers, and first end what earlier commands that died left behind."""
+    def begin(cls, session: Session, progress: Progress, how: How, *, jobs: int = 1) -> Work:
+        """Make ready to run containers, and first end what earlier commands that died left behind.
+
+        `jobs` is how many may run at once.
+        """
         from medperf.journal import Journal
         from medperf.left_over import end_left_over
         from medperf.tasks import Runner
 
+        shares = how.shares(jobs)
         session.progress = progress
         gateway = session.gateway
         journal = Journal(session.home.journal)
         engines = make_engines(session, how, progress.line)
         end_left_over(session.home, journal, engines, say=lambda text: click.echo(printable(text), err=True))
-        runner = Runner(session.home, journal, engines.choose, progress.line, how.limits(), how.root_is_writable)
+        runner = Runner(session.home, journal, engines.choose, progress.line, shares, how.root_is_writable)
         return cls(session, gateway, engines, runner, progress)
 
     def tell(self, step: str) -> None:

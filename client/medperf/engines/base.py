@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from medperf.causes import NEXT_STEP, Cause
 from medperf.engines.logs import last_lines
@@ -56,6 +56,13 @@ class Limits:
     # /tmp and /dev/shm, each; they are memory.
     tmp_bytes: int = 1 * _GIB
     log_bytes: int = 16 * 1024**2
+    # Those that it is given, by UUID.
+    gpus: tuple[str, ...] = ()
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any]) -> Limits:
+        """The limits that the journal has of a run, as `asdict` made them."""
+        return cls(**{**record, "gpus": tuple(record.get("gpus", ()))})
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,9 @@ class Engine(Protocol):
 
     def weaknesses(self) -> tuple[str, ...]:
         """What it cannot hold a container to on this machine, each as a clause; none where it can do all."""
+
+    def why_no_gpus(self) -> str | None:
+        """Why it can give a container no GPU, as a clause; None where it can, if the machine has any."""
 
     def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
         """Fetch what the run needs (packages, an image). May be long, uses the network, can be repeated."""

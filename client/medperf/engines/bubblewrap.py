@@ -23,6 +23,9 @@ INSIDE_ID = 65534
 OLDEST_BUBBLEWRAP = (0, 4, 0)
 _HAS_SIZE = (0, 7, 0)
 _HAS_DISABLE_USERNS = (0, 8, 0)
+# What the sandbox says first, on its output: it has been made, and waits for a line on its stdin.
+AT_GATE = b"\n"
+_GATE = ("/bin/sh", "-c", 'echo && read -r go && exec "$@" </dev/null', "sh")
 # What the launcher puts each bind's source at when it starts as root; bubblewrap needs /tmp itself.
 STAGE = PurePosixPath("/tmp")  # noqa: S108 - a tmpfs of the launcher's own mount namespace
 
@@ -115,6 +118,8 @@ def lay_out(
 def bubblewrap_command(layout: Layout, *, status_descriptor: int) -> tuple[str, ...]:
     """The command line; where the confinement has a real id, sources are those that the launcher stages.
 
+    The container's command begins behind a gate, which `SandboxProcess` opens.
+
     `--unshare-all` takes the network away, `--cap-drop ALL` every capability, and without set-id programs that
     bubblewrap would obey (it sets no-new-privileges) none can be gained.
     """
@@ -137,7 +142,7 @@ def bubblewrap_command(layout: Layout, *, status_descriptor: int) -> tuple[str, 
     words += ["--remount-ro", "/dev", "--remount-ro", "/"]
     for name, value in layout.environment.items():
         words += ["--setenv", name, value]
-    words += ["--chdir", str(layout.folder), "--", *layout.command]
+    words += ["--chdir", str(layout.folder), "--", *_GATE, *layout.command]
     return (str(layout.bubblewrap), *words)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from medperf.engines.base import Engine, Image
 from medperf.environment import is_set
 from medperf.errors import ClientError, EngineUnavailable, Refused, ServerUnreachable
-from medperf.manifest.model import Manifest
+from medperf.manifest.model import ALL_GPUS, Manifest
 
 if TYPE_CHECKING:
     from medperf.engines.docker import DockerEngine
@@ -94,7 +94,7 @@ class Engines:
     `home` is the server's local folder, `packages_root` where the sandbox keeps packages. `agree` is asked once,
     with the reason, before `auto` takes the sandbox; it raises where the person does not agree. `say` is told
     each choice, `on_line` how an image comes here, `on_chosen` that the platform gave an engine. `source` is who
-    asked for the platform.
+    asked for the platform, `gpus` says which of this machine's containers may have.
     """
 
     platform: Platform
@@ -105,6 +105,7 @@ class Engines:
     say: Callable[[str], None]
     source: Source = Source.OPTION
     on_chosen: Callable[[], None] = lambda: None
+    gpus: Callable[[], tuple[str, ...]] = tuple
     _chosen: dict[Runnable, Choice] = field(default_factory=dict)
     _looked_at: set[str] = field(default_factory=set)
 
@@ -150,10 +151,23 @@ class Engines:
                 raise type(error)(str(error), hint=f"{error.hint}{self._how_to_change()}") from error
             self.on_chosen()
             self.say(f"Container {container.name} runs in {choice.engine.name} ({choice.reason})")
-            if container.manifest.asks_for_gpus:
-                self.say(f"Note: {container.name} asks for GPUs. It is given none yet, and has the processors.")
+            self._tell_gpus(container, choice.engine)
             self._chosen[container] = choice
         return self._chosen[container]
+
+    def _tell_gpus(self, container: Runnable, engine: Engine) -> None:
+        """Say where a container does not get the GPUs that it asks for."""
+        asked = container.manifest.gpus
+        if asked == 0:
+            return
+        why_not = engine.why_no_gpus()
+        there = self.gpus() if why_not is None else ()
+        if why_not is None and not there:
+            why_not = "there is none here that it may have"
+        if why_not is not None:
+            self.say(f"Note: {container.name} asks for GPUs. It gets none, and has the processors: {why_not}.")
+        elif asked != ALL_GPUS and asked > len(there):
+            self.say(f"Note: {container.name} asks for {asked} GPUs. It gets {len(there)}.")
 
     def _look_at(self, engine: Engine) -> None:
         """Say what an engine cannot hold a container to here; EngineUnavailable where the site forbids that."""

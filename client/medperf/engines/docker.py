@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,6 +81,16 @@ class DockerEngine:
                 "a container can make namespaces of its own: its seccomp.json is not where it is looked for"
             )
         return tuple(found)
+
+    def why_no_gpus(self) -> str | None:
+        least = self._daemon.gives_gpus_from
+        if least is None:
+            return None
+        with answering(self._daemon):
+            version = str(self._client.version()["Version"])
+        if tuple(map(int, re.findall(r"\d+", version)[:2])) >= least:
+            return None
+        return f"{self._daemon.title} gives some from {'.'.join(map(str, least))} on, and this is {version}"
 
     def probe(self) -> str:
         """What answers, after it has run a small container; EngineUnavailable with the remedy where it cannot."""
@@ -239,6 +250,8 @@ class DockerEngine:
             memory_folders=tuple(PurePosixPath(path) for path in self._daemon.memory_folders),
             seccomp=write_filter(self._daemon.seccomp, self._home / "engines"),
             own_limits=read_own_limits() if self._daemon is not DOCKER else {},
+            gpu_driver=self._daemon.gpu_driver,
+            gpu_prefix=self._daemon.gpu_prefix,
         )
 
     def _labelled(self, label: str, value: str) -> list[Container]:

@@ -26,8 +26,14 @@ _LOCAL_FILES = (
     "Is the engine on another machine, in a virtual one, or kept from this one's files? It must see the local"
     " folder (MEDPERF_HOME) and the data; else use `--platform sandbox`."
 )
+_OF_GPUS = r"device driver|cdi device|nvidia"
+_NO_TOOLKIT = (
+    "GPUs reach containers by NVIDIA's container toolkit (`nvidia-ctk`): install and configure it for this engine,"
+    " or use `--gpus 0` to run on the processors."
+)
 # What a daemon that works says of what it was asked for -> what to do.
 _ADVICE = (
+    (_OF_GPUS, _NO_TOOLKIT),
     (r"range of cpus|cpu", "Ask for no more processors with --cpus than this machine has."),
     (r"memory", "Give another --memory_limit: no less than a few MB, and no more than this machine has."),
     (r"bind source path|bind mount|not shared", _LOCAL_FILES),
@@ -59,6 +65,11 @@ class Daemon:
     memory_folders: tuple[str, ...] = ()
     # Its system-call filter, where that lets a container make namespaces: it is given one without them.
     seccomp: tuple[str, ...] = ()
+    # How GPUs are asked for: by Docker's own driver, or by their names in CDI, the Container Device Interface.
+    gpu_driver: str = "nvidia"
+    gpu_prefix: str = ""
+    # The first version that heeds what it is asked for; earlier ones pass over it in silence.
+    gives_gpus_from: tuple[int, ...] | None = None
 
     @property
     def address(self) -> str:
@@ -101,6 +112,10 @@ def podman() -> Daemon:
         tells_out_of_memory=False,
         memory_folders=("/run", "/var/tmp"),  # noqa: S108 - the container's own
         seccomp=("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json"),
+        gpu_driver="cdi",
+        gpu_prefix="nvidia.com/gpu=",
+        # containers/podman pull request 25171
+        gives_gpus_from=(5, 4),
     )
 
 
@@ -169,7 +184,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _advice(status: int, said: str, daemon: Daemon) -> str:
-    if status >= 500 and not re.search("bind source|no such container|mount", said, re.IGNORECASE):
+    if status >= 500 and not re.search(f"bind source|no such container|mount|{_OF_GPUS}", said, re.IGNORECASE):
         return _ITS_LOG.format(log=daemon.log)
     otherwise = _OTHERWISE.format(title=daemon.title)
     return next((advice for what, advice in _ADVICE if re.search(what, said, re.IGNORECASE)), otherwise)

@@ -41,6 +41,9 @@ class EngineFacts:
     seccomp: Path | None = None
     # Limits of files and processes that the caller itself has, where the engine would ask for more than it may.
     own_limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    # How it is asked for a GPU: by which driver, and what stands before the UUID.
+    gpu_driver: str = "nvidia"
+    gpu_prefix: str = ""
 
 
 def docker_options(
@@ -126,6 +129,11 @@ def docker_options(
         options["nano_cpus"] = round(limits.cpus * _NANO)
     if facts.remaps_ids:
         options["userns_mode"] = "host"
+    if limits.gpus:
+        names = [f"{facts.gpu_prefix}{gpu}" for gpu in limits.gpus]
+        options["device_requests"] = [
+            docker.types.DeviceRequest(driver=facts.gpu_driver, device_ids=names, capabilities=[["gpu"]])
+        ]
     return options
 
 

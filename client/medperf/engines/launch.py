@@ -1,7 +1,8 @@
 """Becomes bubblewrap: run as a program of its own by the sandbox engine, it narrows itself and executes it.
 
-Its plan comes as JSON on stdin, once the engine has put it into its cgroup. Standard library only, and nothing
-of this package: it runs with `-I -S`, before the confinement holds.
+Its plan comes as a line of JSON on stdin, once the engine has put it into its cgroup; what follows on stdin is for
+the gate inside the sandbox. Standard library only, and nothing of this package: it runs with `-I -S`, before the
+confinement holds.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> NoReturn:
-    plan: dict[str, Any] = json.loads(sys.stdin.buffer.read())
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
+    # Without a buffer, which would take more than the line.
+    with open(0, "rb", buffering=0, closefd=False) as stdin:
+        plan: dict[str, Any] = json.loads(stdin.readline())
     die_with(plan["parent"])
     if plan["real_id"] is not None:
         stage(plan["mounts"], plan["real_id"])

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medperf.engines import launch
+from medperf.engines.bubblewrap import AT_GATE
 
 _READ_BYTES = 64 * 1024
 # After SIGKILL the kernel needs moments; longer than this is a machine in trouble, not a container.
@@ -20,12 +22,18 @@ _END_SECONDS = 30.0
 
 
 class SandboxProcess:
-    """The launcher, waiting for its plan. It dies with the thread that made it."""
+    """The launcher, waiting for its plan. It dies with the thread that made it.
+
+    What runs in the sandbox begins once its output is read: it waits at a gate inside until it is told that
+    bubblewrap lives, and ends there where nobody tells it. Else, where bubblewrap is ended while it makes the
+    sandbox, what is in there would go on alone: the kernel ends it with bubblewrap only if that lived when asked.
+    """
 
     def __init__(self) -> None:
         self.output, tell_output = os.pipe()
         self._status, self.tell_status = os.pipe()
-        plan, self._tell_plan = os.pipe()
+        plan, self._gate = os.pipe()
+        self._is_at_gate = True
         self._status_text = b""
         self._open = {self.output, self._status}
         self._held = [self.output, self._status]
@@ -47,11 +55,11 @@ class SandboxProcess:
 
     def hand_over(self, plan: Mapping[str, object]) -> None:
         """Let the launcher go on with its plan."""
-        # One that has died already has said why on its output.
         text = json.dumps(plan).encode()
         self._has_plan = True
-        with contextlib.suppress(BrokenPipeError), os.fdopen(self._tell_plan, "wb") as stream:
-            stream.write(text)
+        # One that has died already has said why on its output.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(self._gate, "wb", closefd=False) as stream:
+            stream.write(text + b"\n")
         os.close(self.tell_status)
 
     @property
@@ -69,11 +77,25 @@ class SandboxProcess:
         received = {descriptor: os.read(descriptor, _READ_BYTES) for descriptor in ready}
         self._open -= {descriptor for descriptor, data in received.items() if not data}
         self._status_text += received.get(self._status, b"")
-        return received.get(self.output, b"")
+        output = received.get(self.output, b"")
+        if self._is_at_gate and output:
+            # Anything else is why the sandbox could not be made.
+            self._leave_gate(opened=output.startswith(AT_GATE) and self.is_running)
+            return output.removeprefix(AT_GATE)
+        return output
+
+    def _leave_gate(self, *, opened: bool) -> None:
+        self._is_at_gate = False
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._gate, b"go\n" if opened else b"")
+        os.close(self._gate)
 
     def kill(self) -> None:
-        if self.is_running:
-            self._process.kill()
+        # Its group, not it alone: a child that bubblewrap has just made waits for it, and would for ever.
+        # Nobody else has the group's number while the process is not reaped.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def end(self) -> dict[str, int]:
         """Kill what still runs and wait until nothing of it is left; bubblewrap's report, as `exit-code`.
@@ -82,9 +104,10 @@ class SandboxProcess:
         again.
         """
         self.kill()
+        if self._is_at_gate:
+            self._leave_gate(opened=False)
         if not self._has_plan:
             # Our own end of the status would keep it from ending.
-            os.close(self._tell_plan)
             os.close(self.tell_status)
             self._has_plan = True
         deadline = time.monotonic() + _END_SECONDS

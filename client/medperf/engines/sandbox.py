@@ -84,6 +84,9 @@ class SandboxEngine:
             return ("memory and processes are only looked at, several times a second: no cgroup can be made",)
         return ()
 
+    def why_no_gpus(self) -> str | None:
+        return "the sandbox shows a container no devices"
+
     def prepare(self, spec: TaskSpec, *, on_line: Callable[[str], None]) -> None:
         packages = spec.sandbox.packages if spec.sandbox is not None else ()
         if packages and packages not in self._packages:

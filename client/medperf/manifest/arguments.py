@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from medperf.manifest.model import Docker
-from medperf.manifest.rules import refuse
+from medperf.manifest.model import Docker, Gpus
+from medperf.manifest.rules import gpu_count, refuse
 
 _ARGUMENT_KEYS = ("gpu_args", "cpu_args", "run_args")
 _COUNTS = {"-e": "env", "--env": "env", "--gpus": "gpus", "--shm-size": "shm", "--entrypoint": "entrypoint"}
@@ -33,12 +33,16 @@ _MAX_SHM_BYTES = 64 * 1024**3
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 
 
-def parse_docker(section: Mapping[str, Any]) -> Docker:
-    """The model of a `docker` section; mounts, network, ports and privileges are refused by name."""
+def parse_docker(section: Mapping[str, Any]) -> tuple[Docker, Gpus | None]:
+    """The model of a `docker` section, and the GPUs that its arguments ask for, where they say.
+
+    Mounts, network, ports and privileges are refused by name.
+    """
     image = image_name(section.get("image"), "docker.image")
     environment: dict[str, str] = {}
     found: dict[str, str] = {}
     shm_bytes = None
+    gpus: Gpus | None = None
     for name in _ARGUMENT_KEYS:
         key = f"docker.{name}"
         for option, value in _options(section.get(name), key):
@@ -47,15 +51,17 @@ def parse_docker(section: Mapping[str, Any]) -> Docker:
                 environment[variable] = content
             elif option == "shm":
                 shm_bytes = size(value, key)
+            elif option == "gpus":
+                gpus = gpu_count(value, key)
             else:
                 found[option] = value
-    return Docker(
+    docker = Docker(
         image=image,
         environment=MappingProxyType(environment),
         entrypoint=found.get("entrypoint"),
-        gpus=found.get("gpus"),
         shm_bytes=shm_bytes,
     )
+    return docker, gpus
 
 
 def _options(written: Any, key: str) -> Iterator[tuple[str, str]]:

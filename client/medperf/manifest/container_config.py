@@ -10,8 +10,18 @@ from types import MappingProxyType
 from typing import Any
 
 from medperf.manifest.arguments import image_name, size
-from medperf.manifest.model import ADDITIONAL_FILES, PARAMETERS_FILE, Docker, Kind, Manifest, Parameter, Task
-from medperf.manifest.rules import MAX_PARAMETERS, MAX_TASKS, check_name, mapping, refuse, text
+from medperf.manifest.model import (
+    ADDITIONAL_FILES,
+    ALL_GPUS,
+    PARAMETERS_FILE,
+    Docker,
+    Gpus,
+    Kind,
+    Manifest,
+    Parameter,
+    Task,
+)
+from medperf.manifest.rules import MAX_PARAMETERS, MAX_TASKS, check_name, gpu_count, mapping, refuse, text
 
 _IMAGE, _ARCHIVE, _SINGULARITY = "DockerImage", "DockerArchive", "SingularityFile"
 _ENCRYPTED = ("EncryptedDockerArchive", "EncryptedSingularityFile")
@@ -21,7 +31,6 @@ _OF_THE_SITE = {"network": "network", "ports": "ports", "user": "privileges", "v
 # Where the container's own files lie in its workspace; whatever else is given has no place of its own.
 _OWN_FILES = {PARAMETERS_FILE: "parameters.yaml", ADDITIONAL_FILES: ADDITIONAL_FILES}
 _MAX_VARIABLES = 100
-_MAX_GPUS = 64
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # The kernel's, and what every engine puts there itself.
 _TAKEN = tuple(PurePosixPath(path) for path in ("/proc", "/sys", "/dev"))
@@ -43,19 +52,15 @@ def read_container_config(top: Mapping[str, Any]) -> Manifest:
     written = mapping(top.get("tasks"), "tasks")
     if not 0 < len(written) <= MAX_TASKS:
         refuse("tasks", f"must hold 1 to {MAX_TASKS} tasks")
-    gpus: list[int | str] = [
-        _gpus(mapping(body or {}, f"tasks.{name}"), f"tasks.{name}") for name, body in written.items()
-    ]
+    gpus = [_gpus(mapping(body or {}, f"tasks.{name}"), f"tasks.{name}") for name, body in written.items()]
     description = top.get("description") or ""
     return Manifest(
         name=text(top.get("name") or "container", "name"),
         description=text(description, "description", limit=10_000) if description else "",
         tasks=MappingProxyType({name: _task(name, body) for name, body in written.items()}),
-        docker=None
-        if kind == _SINGULARITY
-        else Docker(image, gpus="all" if "all" in gpus else None, is_archive=kind == _ARCHIVE),
+        docker=None if kind == _SINGULARITY else Docker(image, is_archive=kind == _ARCHIVE),
         sandbox=None,
-        gpus=max((count for count in gpus if isinstance(count, int)), default=0),
+        gpus=ALL_GPUS if ALL_GPUS in gpus else max(count for count in gpus if isinstance(count, int)),
         is_singularity=kind == _SINGULARITY,
     )
 
@@ -123,19 +128,11 @@ def _environment(value: Any, key: str) -> Mapping[str, str]:
     return MappingProxyType({name: str(content) for name, content in written.items()})
 
 
-def _gpus(body: Mapping[str, Any], key: str) -> int | str:
-    """How many a task asks for, or `all`; a list of a site's own devices counts as their number."""
-    key = f"{key}.run_args.gpus"
+def _gpus(body: Mapping[str, Any], key: str) -> Gpus:
+    """How many a task asks for."""
+    key = f"{key}.run_args"
     value = mapping(body.get("run_args") or {}, key).get("gpus")
-    if value in (None, "", "all"):
-        return value or 0
-    if isinstance(value, str) and value.startswith("device="):
-        return len(value.removeprefix("device=").split(","))
-    if isinstance(value, str) and value.isascii() and value.isdecimal():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_GPUS:
-        refuse(key, f"must be all, or a count of 0 to {_MAX_GPUS}")
-    return value
+    return 0 if value in (None, "") else gpu_count(value, f"{key}.gpus")
 
 
 def _volumes(value: Any, key: str) -> tuple[Parameter, ...]:

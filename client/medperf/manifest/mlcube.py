@@ -9,15 +9,19 @@ from typing import Any
 
 from medperf.manifest.arguments import parse_docker
 from medperf.manifest.model import Kind, Manifest, Parameter, Task
-from medperf.manifest.rules import MAX_PARAMETERS, MAX_TASKS, check_name, mapping, refuse, text
+from medperf.manifest.rules import MAX_GPUS, MAX_PARAMETERS, MAX_TASKS, check_name, mapping, refuse, text
 from medperf.manifest.sandbox_section import read_sandbox
+
+_MAX_MEMORY_GB = 100_000
 
 
 def read_mlcube(top: Mapping[str, Any]) -> Manifest:
     """The container that an `mlcube.yaml` describes; RuleBroken names the key that breaks a rule."""
     sandbox = read_sandbox(top["sandbox"]) if "sandbox" in top else None
     tasks = _tasks(top.get("tasks"))
-    docker = parse_docker(mapping(top["docker"], "docker")) if top.get("docker") is not None else None
+    docker, argued_gpus = None, None
+    if top.get("docker") is not None:
+        docker, argued_gpus = parse_docker(mapping(top["docker"], "docker"))
     if docker is None and sandbox is None:
         refuse("docker", "is missing, and so is sandbox: nothing says how to run the container")
     for task in tasks.values():
@@ -25,8 +29,8 @@ def read_mlcube(top: Mapping[str, Any]) -> Manifest:
             refuse(f"tasks.{task.name}.entrypoint", "cannot stand beside a sandbox section")
     platform = mapping(top.get("platform") or {}, "platform")
     gpus = platform.get("accelerator_count") or 0
-    if not isinstance(gpus, int) or isinstance(gpus, bool) or not 0 <= gpus <= 64:
-        refuse("platform.accelerator_count", "must be a count of accelerators, 0 to 64")
+    if not isinstance(gpus, int) or isinstance(gpus, bool) or not 0 <= gpus <= MAX_GPUS:
+        refuse("platform.accelerator_count", f"must be a count of accelerators, 0 to {MAX_GPUS}")
     name = text(top.get("name", "container"), "name")
     description = top.get("description") or ""
     return Manifest(
@@ -35,8 +39,19 @@ def read_mlcube(top: Mapping[str, Any]) -> Manifest:
         tasks=MappingProxyType(tasks),
         docker=docker,
         sandbox=sandbox,
-        gpus=gpus,
+        gpus=gpus if argued_gpus is None else argued_gpus,
+        memory_bytes=_memory(platform.get("host_memory_gb")),
     )
+
+
+def _memory(written: Any) -> int | None:
+    """The host's memory that a container asks for, in bytes."""
+    if not written:
+        return None
+    key = "platform.host_memory_gb"
+    if not isinstance(written, int | float) or isinstance(written, bool) or not 0 < written <= _MAX_MEMORY_GB:
+        refuse(key, f"must be a number of gigabytes up to {_MAX_MEMORY_GB:,}")
+    return int(written * 1024**3)
 
 
 def _tasks(value: Any) -> dict[str, Task]:

@@ -7,8 +7,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
 from types import MappingProxyType
+from typing import Final, Literal
 
 from medperf.errors import BadManifest
+
+# How many GPUs are meant: a count, or all that there are.
+Gpus = int | Literal["all"]
+ALL_GPUS: Final = "all"
 
 
 class Kind(StrEnum):
@@ -59,8 +64,6 @@ class Docker:
     image: str
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     entrypoint: str | None = None
-    # As `docker run --gpus` takes it: "all", a count, "device=…".
-    gpus: str | None = None
     shm_bytes: int | None = None
     is_archive: bool = False
 
@@ -89,15 +92,11 @@ class Manifest:
     tasks: Mapping[str, Task]
     docker: Docker | None
     sandbox: Sandbox | None
-    # Accelerators that the container asks for.
-    gpus: int
+    # What it asks of a machine; of memory, None where it does not say.
+    gpus: Gpus
     # Whether its image is a Singularity file that is registered.
     is_singularity: bool = False
-
-    @property
-    def asks_for_gpus(self) -> bool:
-        """Whether it asks for accelerators, by their number or as an engine's arguments."""
-        return self.gpus > 0 or (self.docker is not None and self.docker.gpus not in (None, "0"))
+    memory_bytes: int | None = None
 
 
 PARAMETERS_FILE = "parameters_file"

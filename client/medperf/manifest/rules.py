@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from medperf.errors import BadManifest
+from medperf.manifest.model import ALL_GPUS, Gpus
 from medperf.safe_yaml import Lines
 
 MAX_TASKS = 50
 MAX_PARAMETERS = 50
+MAX_GPUS = 64
 HINT = "The container's owner must correct the manifest."
 # What a name may be that becomes part of a command line and of a path.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -54,6 +56,22 @@ def text(value: Any, key: str, *, limit: int = 500) -> str:
     if any(ord(character) < 32 and character not in "\n\t" for character in value):
         refuse(key, "holds control characters")
     return value
+
+
+def gpu_count(value: Any, key: str) -> Gpus:
+    """How many GPUs are asked for, as `docker run --gpus` takes it: all, a count, or a list of devices.
+
+    Devices are of the machine on which they were written down, so that only their number counts.
+    """
+    words = str(value).strip("\"' ").split(",")
+    first = words[0].removeprefix("count=")
+    if first == "all":
+        return ALL_GPUS
+    if first.startswith("device="):
+        first = str(len([word for word in words if "=" not in word]) + 1)
+    if isinstance(value, bool) or not (first.isascii() and first.isdecimal()) or int(first) > MAX_GPUS:
+        refuse(key, f"must be all, or a count of 0 to {MAX_GPUS}")
+    return int(first)
 
 
 def check_name(name: str, key: str) -> None:
