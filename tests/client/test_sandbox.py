@@ -99,7 +99,6 @@ def is_bubblewrap_made() -> bool:
     return any(Path(f"/proc/{child}/comm").read_text() == "bwrap\n" for child in children)
 
 
-@pytest.mark.guarantee("end")
 def test_a_run_that_is_stopped_while_it_is_set_up_ends_at_once_and_leaves_no_process(tmp_path: Path) -> None:
     marker, engine = uuid.uuid4().hex, SandboxEngine(tmp_path)
     for number in range(_STOPS):
