@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import re
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,8 @@ SERVER_DEFAULT = "http://localhost:8000"
 # Any folder on that disk would fail the same: whoever catches all commands' errors says so.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _PORTS = {"http": 80, "https": 443}
+# What was copied to another disk, and is being removed.
+MOVED_PREFIX = ".{}.moved-"
 # Where files and folders are written that are not whole at once, relative to the root. What containers write and
 # what containers are laid out of is found again by their own records.
 _WRITTEN_IN = ("assets/sha256", "containers/*", "datasets/*", "environments", "results/*")
@@ -77,6 +80,14 @@ def base_folder() -> Path:
     return _without_links(Path(named).expanduser() if named else Path.home() / ".medperf")
 
 
+def entry_of(server: str) -> Path:
+    """Where the local folder of a server is looked for: the folder itself, or a link to it."""
+    parts = urlsplit(server)
+    host = parts.hostname or ""
+    name = f"ipv6-{host.replace(':', '-')}" if ":" in host else host
+    return base_folder() / f"{name}_{_port(parts)}"
+
+
 @dataclass(frozen=True)
 class Home:
     """The local folder that belongs to one server. Folders are made when first asked for, for their owner only."""
@@ -87,10 +98,15 @@ class Home:
     @classmethod
     def at(cls, server: str) -> Home:
         """The folder of the server at a normalised address, such as `~/.medperf/localhost_8000`."""
-        parts = urlsplit(server)
-        host = parts.hostname or ""
-        name = f"ipv6-{host.replace(':', '-')}" if ":" in host else host
-        return cls(server, _without_links(base_folder() / f"{name}_{_port(parts)}"))
+        entry = entry_of(server)
+        root = _without_links(entry)
+        if entry.is_symlink() and not root.exists():
+            # Made anew it would be empty: where a disk is not mounted, another one than the one that was meant.
+            raise UsageError(
+                f"{entry} leads to {root}, and there is nothing.",
+                hint="Mount its disk. Where the folder is gone for good, remove the link, or make the folder.",
+            )
+        return cls(server, root)
 
     def folder(self, name: str) -> Path:
         """A folder of this home, made if it is not there."""
@@ -169,6 +185,11 @@ class Home:
         for pattern in _WRITTEN_IN:
             for folder in self.root.glob(pattern):
                 remove_abandoned(folder)
+        entry = entry_of(self.server)
+        if entry.is_symlink():
+            for old in entry.parent.glob(f"{MOVED_PREFIX.format(entry.name)}*"):
+                if not old.is_symlink():
+                    shutil.rmtree(old, ignore_errors=True)
 
     def check_store(self, answered: ServerView) -> None:
         """Remember which store this folder belongs to, or raise StoreChanged when another one answers now."""
@@ -195,6 +216,9 @@ class Home:
             target = self.root.with_name(stem if number == 1 else f"{stem}-{number}")
             if not target.exists():
                 self.root.rename(target)
+                if entry_of(self.server).is_symlink():
+                    # What leads to it leads to the new one.
+                    own_folder(self.root)
                 return target
         raise UsageError(
             f"There are 999 folders named {stem}-… already.", hint=f"Remove some of them from {self.root.parent}."

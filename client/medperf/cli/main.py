@@ -36,6 +36,7 @@ COMMANDS = {
     "notifications": ("medperf.cli.notifications:notifications", "What happened that concerns you."),
     "result": ("medperf.cli.result:result", "Results: look at them, submit them."),
     "run": ("medperf.cli.run:run", "Runs of containers on this machine: what became of them, their logs."),
+    "storage": ("medperf.cli.storage:storage", "Where the local folder lies, what is in it; move it."),
     "test": ("medperf.cli.test:test", "Try containers out before anything is registered."),
     "tutorial": ("medperf.cli.tutorial:tutorial", "The tutorial's files, and its committee."),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from medperf.datasets import RECORD, LocalDataset, alone_with, local_datasets
 from medperf.errors import Busy, IntegrityError
 from medperf.evaluation import find_evaluation
-from medperf.home import Home
+from medperf.home import Home, entry_of
 from medperf.journal import Journal
 from medperf.results import NAMES, LocalResult, forget_result, local_results
 
@@ -148,6 +148,9 @@ def _remove_local(home: Home, leavings: Leavings) -> None:
         _remove_but_last(dataset.folder, RECORD)
     if leavings.is_all:
         _remove_but_last(home.root, _BEGUN)
+        entry = entry_of(home.server)
+        if entry.is_symlink():
+            entry.unlink()
 
 
 def _remove_tree(folder: Path) -> None:
