@@ -15,10 +15,10 @@ from medperf.home import Home
 from medperf.image_archives import ImageArchive
 from medperf.images import ArchivedImage, saved_image
 from medperf.manifest import Manifest, Role, parse_manifest, require_tasks
+from medperf.manifest.model import ADDITIONAL_FILES, takes_additional_files
 from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.registry import ContainerView
 
-_ADDITIONAL_FILES = "additional_files"
 _MANIFEST = "manifest.yaml"
 
 
@@ -56,7 +56,7 @@ class LocalContainer:
     @property
     def code(self) -> Path | None:
         """The unpacked additional files, if it has any."""
-        folder = self.workspace / _ADDITIONAL_FILES
+        folder = self.workspace / ADDITIONAL_FILES
         return folder if folder.is_dir() else None
 
 
@@ -85,7 +85,10 @@ def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Asse
         if view.parameters is not None:
             (workspace / "parameters.yaml").write_bytes(view.parameters.encode())
         if archive is not None:
-            archives.extract(archive, workspace / _ADDITIONAL_FILES)
+            archives.extract(archive, workspace / ADDITIONAL_FILES)
+        elif takes_additional_files(manifest):
+            # It has none, and finds an empty folder: manifests name the place whether there is something or not.
+            (workspace / ADDITIONAL_FILES).mkdir()
 
     folder = sealed(home.containers / view.hash, lay_out)
     note_container(folder.parent, view)

@@ -14,7 +14,7 @@ from medperf.errors import BadManifest, IntegrityError, UsageError
 from medperf.home import Home
 from medperf.identity import difference, hash_folders
 from medperf.manifest import Kind, Manifest, Role, Task, fitting_roles, lacking, own_inputs, parse_manifest
-from medperf.manifest.model import Parameter
+from medperf.manifest.model import ADDITIONAL_FILES, Parameter, is_additional_files
 from medperf_contracts.hashing import container_hash, text_hash
 from medperf_contracts.packing import SKIPPED, pack
 from medperf_contracts.registry import ContainerView
@@ -23,7 +23,6 @@ from medperf_contracts.values import State
 # By either name; what it holds says which format it is.
 MANIFESTS = ("mlcube.yaml", "container_config.yaml")
 PARAMETERS = "parameters.yaml"
-ADDITIONAL_FILES = "additional_files"
 _WORKSPACE = "workspace"
 _URL = "/draft"
 _INTERPRETERS = ("python", "python3", "sh", "bash")
@@ -95,6 +94,8 @@ class Draft:
         path = PurePosixPath(parameter.default)
         what = f"{parameter.default} (tasks.{task.name}.parameters.inputs.{parameter.name})"
         if path.parts[:1] == (ADDITIONAL_FILES,):
+            if additional_files is None and is_additional_files(parameter):
+                return  # it finds an empty folder
             if additional_files is None:
                 raise BadManifest(
                     f"The container takes {what}, but it has no additional files.",

@@ -77,6 +77,19 @@ def container(site: Site, number: int, role: Role, form: str, images: dict[Role,
     return site.fetch(view, role)
 
 
+def test_a_container_that_takes_additional_files_and_has_none_finds_an_empty_folder(
+    runner: tuple[Site, Runner], images: tuple[Platform, dict[Role, str]]
+) -> None:
+    site, by_image = runner
+    config = config_of(Role.MODEL, image=image_name(Role.MODEL))
+    place = {"mount_path": "/volumes/additional_files", "type": "directory"}
+    config["tasks"]["infer"]["input_volumes"]["additional_files"] = place
+    parts = {"manifest": json.dumps(config), "parameters": "fault:\n", "image_hash": images[1][Role.MODEL]}
+    view = site.shelf.add(MODEL, Role.MODEL, archive=None, **parts)
+    with by_image.run(site.fetch(view, Role.MODEL), "infer", {"data_path": site.data}, purpose="test") as outputs:
+        assert (outputs.paths["output_path"] / "predictions.csv").stat().st_size > 0
+
+
 @pytest.mark.parametrize("form", ["mlcube.yaml", "container_config.yaml"])
 def test_the_same_containers_give_the_same_data_and_scores_in_every_engine_and_format(
     runner: tuple[Site, Runner], images: tuple[Platform, dict[Role, str]], form: str

@@ -230,16 +230,17 @@ class Shelf:
         *,
         manifest: str,
         parameters: str,
-        archive: bytes,
+        archive: bytes | None,
         image_hash: str | None = None,
     ) -> ContainerView:
-        """Register a container of these parts, whatever they are."""
-        url = f"/assets/{role.value}-{number}.tar"
-        self.files[url] = archive
+        """Register a container of these parts, whatever they are; `archive` of additional files, if it has any."""
+        url = None if archive is None else f"/assets/{role.value}-{number}.tar"
+        if url is not None and archive is not None:
+            self.files[url] = archive
         parts = {
             "manifest_hash": text_hash(manifest),
             "parameters_hash": text_hash(parameters),
-            "additional_files_hash": hashlib.sha256(archive).hexdigest(),
+            "additional_files_hash": None if archive is None else hashlib.sha256(archive).hexdigest(),
             "image_hash": image_hash,
         }
         self.roles[number] = role

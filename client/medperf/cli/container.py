@@ -84,8 +84,9 @@ def pack(folder: Path, output: Path | None, yes: bool) -> None:
 
     FOLDER's content becomes the top of the archive. Links are refused, and no file in it is executable.
     """
-    from medperf.drafts import ADDITIONAL_FILES, MANIFESTS, packed
+    from medperf.drafts import MANIFESTS, packed
     from medperf.errors import UsageError
+    from medperf.manifest.model import ADDITIONAL_FILES
 
     if any((folder / name).exists() for name in MANIFESTS):
         raise UsageError(

@@ -146,6 +146,16 @@ def fitting_roles(manifest: Manifest) -> tuple[Role, ...]:
     return tuple(role for role in Role if lacking(manifest, role) is None)
 
 
+def takes_additional_files(manifest: Manifest) -> bool:
+    """Whether a task takes the folder of additional files as a whole, whatever is in it."""
+    return any(is_additional_files(parameter) for task in manifest.tasks.values() for parameter in task.inputs)
+
+
+def is_additional_files(parameter: Parameter) -> bool:
+    """Whether an input is the folder of additional files itself."""
+    return parameter.default == ADDITIONAL_FILES and parameter.kind is Kind.DIRECTORY
+
+
 def own_inputs(manifest: Manifest, role: Role) -> Iterator[tuple[Task, Parameter]]:
     """The inputs of a role's tasks that are the container's own files: nobody gives them at a run."""
     for task_name, (inputs, _) in _REQUIRED[role].items():
