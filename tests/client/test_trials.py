@@ -220,7 +220,7 @@ def test_a_container_of_several_roles_plays_the_one_that_it_is_given(
 
 
 def test_a_trial_that_was_killed_leaves_nothing_that_the_next_does_not_remove(bench: Path) -> None:
-    write_container(bench / "slow", Role.MODEL, fault="slow")
+    write_container(bench / "slow", Role.MODEL, fault="writes for 60")
     words = ["test", "run", *ALL[:2], "--container", "slow", *ALL[4:], *OWN_DATA]
     killed = subprocess.Popen([MEDPERF, *words], stderr=subprocess.PIPE, text=True)
     assert killed.stderr is not None
