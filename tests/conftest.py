@@ -52,6 +52,12 @@ def podman_base_image() -> str:
     return _image_in("podman-base", "podman-failed")
 
 
+@pytest.fixture(scope="session")
+def rootless_base_image() -> str:
+    """The SHA-256 of the same image in a Podman without root."""
+    return _image_in("rootless-base", "rootless-failed")
+
+
 def _image_in(file: str, failed: str) -> str:
     named = os.environ.get(ENGINE)
     if not named:

@@ -7,7 +7,8 @@
 # With --networks, containers of an engine started here can have networks; without, they have none and need none.
 # What the tests need of them is in the folder that MEDPERF_TEST_ENGINE names: `base` holds the ID of an image with
 # Python 3 once it is there (it is made while the first tests run), `failed` why there will be none. `podman-base` and
-# `podman-failed` are the same of Podman, whose address is in CONTAINER_HOST.
+# `podman-failed` are the same of Podman, whose address is in CONTAINER_HOST; `rootless-base` and `rootless-failed` of a
+# Podman without root: MEDPERF_TEST_ROOTLESS has its user's number and its address. That user is made for it.
 # MEDPERF_TEST_BASE may name an image to take as the base; else python:3.11-slim is pulled, and where no registry
 # answers, one is made with debootstrap. That takes a minute, so it is kept in .cache/.
 set -eu
@@ -20,6 +21,8 @@ chmod 711 "$engine"
 cache=$here/.cache/base-bookworm.tar
 dockerd_pid=
 podman_pid=
+rootless_pid=
+account=
 base_pid=
 
 finish() {
@@ -34,6 +37,13 @@ finish() {
         kill "$podman_pid" 2>/dev/null || true
         wait "$podman_pid" 2>/dev/null || true
         umount "$engine/podman/root/overlay" 2>/dev/null || true
+    fi
+    if [ -n "$account" ]; then
+        [ -z "$rootless_pid" ] || kill "$rootless_pid" 2>/dev/null || true
+        [ -z "$rootless_pid" ] || wait "$rootless_pid" 2>/dev/null || true
+        # What keeps its namespaces open goes on without the service.
+        pkill -KILL -u "$account" 2>/dev/null || true
+        userdel "$account" 2>/dev/null || true
     fi
     rm -rf "$engine"
 }
@@ -90,12 +100,46 @@ start_podman() {
     podman_pid=$!
 }
 
+start_rootless() {
+    if [ "$(id -u)" != 0 ] || [ -z "$podman_pid" ]; then
+        echo "a Podman without root is tested by root only, who makes a user for it" >"$engine/rootless-failed"
+        return
+    fi
+    command -v newuidmap >/dev/null || install_packages uidmap
+    account=medperf-test-$$
+    useradd --system --no-create-home --home-dir "$engine/rootless" --shell /bin/sh "$account"
+    usermod --add-subuids 1800000000-1800065535 --add-subgids 1800000000-1800065535 "$account"
+    mkdir "$engine/rootless" "$engine/rootless/run"
+    chmod 711 "$engine/rootless"
+    chmod 700 "$engine/rootless/run"
+    chown -R "$account:" "$engine/rootless"
+    address="unix://$engine/rootless/podman.sock"
+    export MEDPERF_TEST_ROOTLESS="$(id -u "$account") $address"
+    (
+        cd "$engine/rootless"
+        unset CONTAINER_HOST
+        export HOME="$engine/rootless" XDG_RUNTIME_DIR="$engine/rootless/run"
+        # With what a user may have: root's own limits may be more than it could give its containers.
+        exec prlimit --nproc=20000 --nofile=4096 setpriv --reuid="$account" --regid="$account" --init-groups \
+            podman --storage-driver overlay --root "$engine/rootless/root" --runroot "$engine/rootless/run/containers" \
+            system service --time 0 "$address" >"$engine/rootless-log" 2>&1
+    ) &
+    rootless_pid=$!
+}
+
+# fill ADDRESS NAME: gives the Podman there the base image, and says so in a file of that name.
+fill() {
+    { docker save "$base" | CONTAINER_HOST=$1 podman --remote load &&
+        CONTAINER_HOST=$1 podman --remote tag "$base" medperf-test/base:latest; } >"$engine/$2-load" 2>&1 &&
+        echo "$base" >"$engine/$2-base.part" && mv "$engine/$2-base.part" "$engine/$2-base" ||
+        mv "$engine/$2-load" "$engine/$2-failed"
+}
+
 fill_podman() {
     [ -n "$podman_pid" ] || return 0
     base=$(cat "$engine/base")
-    { docker save "$base" | podman --remote load && podman --remote tag "$base" medperf-test/base:latest; } >"$engine/podman/load" 2>&1 &&
-        echo "$base" >"$engine/podman-base.part" && mv "$engine/podman-base.part" "$engine/podman-base" ||
-        mv "$engine/podman/load" "$engine/podman-failed"
+    fill "$CONTAINER_HOST" podman
+    [ -z "$rootless_pid" ] || fill "${MEDPERF_TEST_ROOTLESS#* }" rootless
 }
 
 make_base() {
@@ -118,6 +162,7 @@ if ! docker version >/dev/null 2>&1; then
     start_dockerd
 fi
 start_podman
+start_rootless
 {
     make_base >"$engine/base.part" 2>"$engine/base.log" && mv "$engine/base.part" "$engine/base" || mv "$engine/base.log" "$engine/failed"
     [ ! -f "$engine/base" ] || fill_podman

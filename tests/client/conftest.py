@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from containers import attack
-from containers.attack import CALLERS, Client
+from containers.attack import AS_ROOT, CALLERS, Client
 from medperf.credentials import Credentials, Keyring
 from medperf.home import Home
 from peers import answers
@@ -26,10 +26,12 @@ BOUNDS = [("sandbox", caller, cgroups) for caller, cgroups in (("root", True), (
 BOUNDS += [
     (engine, caller, True) for engine, caller in (*(("docker", caller) for caller in CALLERS), ("podman", "root"))
 ]
-# Root's Podman: a rootless one needs a login session, which no test has.
+# A rootless Podman bounds them by a cgroup where it is given one, which none of the tests' machines does.
+BOUNDS += [("podman", "rootless", False)] * AS_ROOT
 ENGINES = [*((engine, caller) for engine in ("sandbox", "docker") for caller in CALLERS), ("podman", "root")]
+ENGINES += [("podman", "rootless")] * AS_ROOT
 
-BASE_IMAGES = {"docker": "base_image", "podman": "podman_base_image"}
+BASE_IMAGES = {"docker": "base_image", "podman": "podman_base_image", "rootless": "rootless_base_image"}
 
 Serve = Callable[[Mapping[str, Reply | Script]], ScriptedPeer]
 
@@ -114,7 +116,7 @@ def one_client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client
 
 
 @pytest.fixture(
-    params=[bound for bound in BOUNDS if bound[1] in CALLERS],
+    params=[bound for bound in BOUNDS if bound[1] in (*CALLERS, "rootless")],
     ids=lambda bound: f"{bound[0]}-{bound[1]}-{'cgroup' if bound[2] else 'watcher'}",
 )
 def bounded_client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
@@ -127,5 +129,6 @@ def bounded_client(request: pytest.FixtureRequest, library: Path) -> Iterator[Cl
 def _made(
     request: pytest.FixtureRequest, engine: str, caller: str, library: Path, *, cgroups: bool = True
 ) -> AbstractContextManager[Client]:
-    image = request.getfixturevalue(BASE_IMAGES[engine]) if engine in BASE_IMAGES else ""
+    of = BASE_IMAGES.get("rootless" if caller == "rootless" else engine)
+    image = request.getfixturevalue(of) if of is not None else ""
     return attack.make_client(engine, caller, library, cgroups=cgroups, image_sha256=image)

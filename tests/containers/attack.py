@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Ran:
     def __getattr__(self, name: str) -> Any:
         return self.said.get(name)
 
-    @property
+    @cached_property
     def answers(self) -> dict[str, str]:
         return dict(line.split("=", 1) for line in self.said["lines"] if "=" in line)
 
@@ -55,6 +56,16 @@ class Client:
     image_sha256: str = ""
     run_id: str = ""
 
+    @property
+    def is_rootless(self) -> bool:
+        """Whether its engine is a user's own, and has no cgroups for what it bounds."""
+        return self.caller == "rootless"
+
+    def weaknesses(self) -> list[str]:
+        """What its engine says that it cannot hold a container to."""
+        said: list[str] = self.run("", weaknesses=True).weaknesses
+        return said
+
     def command(self, code: str, **case: Any) -> tuple[list[str], dict[str, str]]:
         self.run_id = f"attack{uuid.uuid4().hex[:12]}"
         (self.folder / "code" / "main.py").write_text(PREAMBLE + textwrap.dedent(code))
@@ -69,13 +80,17 @@ class Client:
         (self.folder / "case.json").write_text(json.dumps(described))
         python, environment = sys.executable, {**os.environ, "HOME": str(self.folder / "home"), "SECRET": "leak"}
         prefix: list[str] = []
-        if self.caller == "user" and AS_ROOT:
+        user = PLAIN_USER
+        if self.caller == "rootless":
+            number, _, environment["CONTAINER_HOST"] = os.environ["MEDPERF_TEST_ROOTLESS"].partition(" ")
+            user = int(number)
+        if self.caller != "root" and AS_ROOT:
             assert Path("/usr/bin/python3").exists(), "a plain user needs an interpreter outside of root's home"
             python, environment["PYTHONPATH"] = "/usr/bin/python3", str(self.library)
             groups = f"--groups={docker_group()}" if self.engine == "docker" else "--clear-groups"
-            prefix = ["setpriv", f"--reuid={PLAIN_USER}", f"--regid={PLAIN_USER}", groups]
+            prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", groups]
             for path in (self.folder, *self.folder.rglob("*")):
-                os.chown(path, PLAIN_USER, PLAIN_USER, follow_symlinks=False)
+                os.chown(path, user, user, follow_symlinks=False)
         return [*prefix, python, str(self.library / DRIVER.name), str(self.folder / "case.json")], environment
 
     def run(self, code: str, **case: Any) -> Ran:

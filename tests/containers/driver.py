@@ -39,6 +39,9 @@ def main(case_file: str) -> None:
         return
     is_docker = case.get("engine") in ("docker", "podman")
     engine: Engine = docker(case, folder) if is_docker else sandbox(case, folder)
+    if case.get("weaknesses"):
+        print(json.dumps({**said, "weaknesses": engine.weaknesses(), "lines": []}))
+        return
     spec = docker_spec(case, folder) if is_docker else sandbox_spec(case, folder)
     lines: list[str] = []
 

@@ -8,23 +8,23 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medperf.engines.base import CannotStart, Cause, EngineLost, EngineSilent, Image, Outcome, State, TaskSpec
-from medperf.engines.cgroup import memory_cgroup_of
+from medperf.engines.cgroup import Cgroup, memory_cgroup_of
 from medperf.engines.confinement import Confinement, confine
 from medperf.engines.docker_connection import DOCKER, FIRST_ANSWER_SECONDS, Daemon, answering, connect
+from medperf.engines.docker_facts import read_facts
 from medperf.engines.docker_images import declared_volumes, find_image, load_image, pull_image, save_image
 from medperf.engines.docker_inputs import check_read_only, make_readable
 from medperf.engines.docker_options import HOME_LABEL, RUN_LABEL, EngineFacts, docker_options
 from medperf.engines.docker_run import DockerRun, ended_by_force, kill, remove, start, state_of, times_of
 from medperf.engines.logs import RunLog
-from medperf.engines.machine import read_caller, read_own_limits
+from medperf.engines.machine import read_caller
 from medperf.engines.outputs import take_over
-from medperf.engines.seccomp import write_filter
 from medperf.engines.tree import ProcessTree
-from medperf.engines.watch import Watch
+from medperf.engines.watch import TreeBounds, Watch
 from medperf.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 # How long an engine that stopped answering in the middle of a run is waited for: an update of it takes a minute or
 # two, and its containers may go on meanwhile (Docker's live-restore).
 BACK_SECONDS = 300.0
-# What of a container an engine can bound, by what it says of itself.
-_BOUNDS = {"memory": "MemoryLimit", "processes": "PidsLimit", "processors": "CpuCfsQuota"}
+# What is looked at where the engine cannot bound it.
+_WATCHED = {"memory", "processes"}
 # Above what any kernel gives.
 _NO_PROCESS = 2**22 + 1
 # Asking for the size of a container's own layer makes the engine walk through it.
@@ -75,7 +75,12 @@ class DockerEngine:
     def weaknesses(self) -> tuple[str, ...]:
         with answering(self._daemon):
             facts = self._facts
-        found = [f"{bound} cannot be bounded: it has no cgroup for that" for bound in sorted(facts.cannot_bound)]
+        found = [
+            f"{bound} are only looked at, several times a second: it has no cgroup for that"
+            if bound in _WATCHED
+            else f"{bound} cannot be bounded: it has no cgroup for that"
+            for bound in sorted(facts.cannot_bound)
+        ]
         if self._daemon.seccomp and facts.seccomp is None:
             found.append(
                 "a container can make namespaces of its own: its seccomp.json is not where it is looked for"
@@ -240,19 +245,7 @@ class DockerEngine:
 
     @cached_property
     def _facts(self) -> EngineFacts:
-        info = self._client.info()
-        options = " ".join(info.get("SecurityOptions") or ())
-        return EngineFacts(
-            is_rootless="name=rootless" in options,
-            remaps_ids="name=userns" in options,
-            has_selinux="name=selinux" in options,
-            cannot_bound=frozenset(bound for bound, key in _BOUNDS.items() if info.get(key) is False),
-            memory_folders=tuple(PurePosixPath(path) for path in self._daemon.memory_folders),
-            seccomp=write_filter(self._daemon.seccomp, self._home / "engines"),
-            own_limits=read_own_limits() if self._daemon is not DOCKER else {},
-            gpu_driver=self._daemon.gpu_driver,
-            gpu_prefix=self._daemon.gpu_prefix,
-        )
+        return read_facts(self._client, self._daemon, self._home)
 
     def _labelled(self, label: str, value: str) -> list[Container]:
         found: list[Container] = self._client.containers.list(all=True, filters={"label": f"{label}={value}"})
@@ -328,8 +321,12 @@ class DockerEngine:
         tree = ProcessTree(first, confine(spec, self._caller).memory_folders)
         layer_look, group = self._layer_look(spec, container), memory_cgroup_of(first)
 
+        bounds = TreeBounds(tree, spec.limits, Cgroup()) if self._facts.cannot_bound & _WATCHED else None
+
         def look() -> Cause | None:
-            return Cause.OUT_OF_MEMORY if group.killed_for_memory() else layer_look()
+            if group.killed_for_memory():
+                return Cause.OUT_OF_MEMORY
+            return (bounds.broken_limit() if bounds is not None else None) or layer_look()
 
         return Watch(spec.limits, spec.outputs(), look, tree.nameless_bytes)
 
