@@ -53,6 +53,7 @@ PUBLISHED_BY: dict[type[Event], tuple[Callable[..., Any], ...]] = {
     events.AssociationApproved: (associations.approve, associations.request),
     events.AssociationRejected: (associations.reject,),
     events.AssociationWithdrawn: (associations.withdraw,),
+    events.AssociationPrioritized: (associations.set_priority,),
     events.ResultSubmitted: (results.submit,),
 }
 
@@ -100,6 +101,7 @@ _FACTS: dict[str, dict[str, Any]] = {
         "part_owner_id": 4,
         "requested_by": 4,
         "decided_by": 2,
+        "priority": 0,
     },
     "result": {
         "id": 9,
@@ -128,6 +130,15 @@ _CHANGED: dict[type[Event], dict[str, Any]] = {
     events.AssociationApproved: {"state": AssociationState.APPROVED},
     events.AssociationRejected: {"state": AssociationState.REJECTED},
     events.AssociationWithdrawn: {"state": AssociationState.WITHDRAWN, "decided_by": 4},
+    events.AssociationPrioritized: {
+        "part_kind": PartKind.MODEL,
+        "part_id": 4,
+        "part_name": "chest-xray-second",
+        "part_owner_id": 3,
+        "state": AssociationState.APPROVED,
+        "requested_by": 3,
+        "priority": 10,
+    },
 }
 
 

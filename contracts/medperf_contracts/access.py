@@ -74,6 +74,8 @@ ACCESS: Mapping[str, frozenset[Role]] = {
     "POST /api/v1/associations/{association_id}/approve": frozenset({Role.OTHER_SIDE}),
     "POST /api/v1/associations/{association_id}/reject": frozenset({Role.OTHER_SIDE}),
     "POST /api/v1/associations/{association_id}/withdraw": _EITHER_SIDE,
+    # in which order models run is the benchmark's: here its owner is the owner, whoever asked
+    "POST /api/v1/associations/{association_id}/set-priority": _OWNER,
     # results: the owner is the dataset's owner, the other side the benchmark's owner. Administrators do not
     # learn which dataset a result is of, which the list of what is due tells.
     "POST /api/v1/results": _OWNER,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -28,6 +28,9 @@ class AssociationState(StrEnum):
 
 # A pair has at most one association in one of these.
 LIVE = (AssociationState.PENDING, AssociationState.APPROVED)
+# Far more steps than a benchmark has models; small enough to be read in a table.
+PRIORITY_MOST = 1000
+Priority = Annotated[int, Field(ge=-PRIORITY_MOST, le=PRIORITY_MOST, strict=True)]
 
 
 class NewAssociation(Body):
@@ -54,6 +57,12 @@ class AssociationDecision(Body):
     reason: Prose = ""
 
 
+class AssociationPriority(Body):
+    """How early a model is run among a benchmark's: higher ones first, those of the same by their IDs."""
+
+    priority: Priority
+
+
 class AssociationView(ThingView):
     """A request to take part and what became of it, as its two sides and administrators see it."""
 
@@ -69,6 +78,7 @@ class AssociationView(ThingView):
     requested_at: Instant
     decided_by: Id | None
     decided_at: Instant | None
+    priority: Priority = Field(0, description="Of a model: a higher one is run first; 0 until it is set")
     reason: str
     summary: dict[str, JsonValue] | None
     """What the compatibility test gave; null for administrators, since it holds scores."""

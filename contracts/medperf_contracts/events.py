@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from .associations import AssociationState, PartKind
+from .associations import AssociationState, PartKind, Priority
 from .values import Blake3, Decision, Id, Sha256, State
 
 
@@ -125,6 +125,7 @@ class AssociationFacts(Event):
     state: AssociationState
     requested_by: Id
     decided_by: Id | None
+    priority: Priority = 0
 
 
 class AssociationRequested(AssociationFacts):
@@ -141,6 +142,10 @@ class AssociationRejected(AssociationFacts):
 
 class AssociationWithdrawn(AssociationFacts):
     TOPIC: ClassVar[str] = "association.withdrawn.v1"
+
+
+class AssociationPrioritized(AssociationFacts):
+    TOPIC: ClassVar[str] = "association.prioritized.v1"
 
 
 class ResultSubmitted(Event):
@@ -169,7 +174,9 @@ BENCHMARK_EVENTS = (
     BenchmarkUpdated,
 )
 DATASET_EVENTS = (DatasetRegistered, DatasetUpdated)
-ASSOCIATION_EVENTS = (AssociationRequested, AssociationApproved, AssociationRejected, AssociationWithdrawn)
+# What a side is asked, or told: notifications go out for these.
+ASSOCIATION_DECISIONS = (AssociationRequested, AssociationApproved, AssociationRejected, AssociationWithdrawn)
+ASSOCIATION_EVENTS = (*ASSOCIATION_DECISIONS, AssociationPrioritized)
 RESULT_EVENTS = (ResultSubmitted,)
 EVERY_EVENT: tuple[type[Event], ...] = (
     *CONTAINER_EVENTS,

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from .associations import Priority
 from .values import Blake3, Body, Id, Instant, Line, Sha256, ThingView, View
 
 
@@ -72,5 +73,6 @@ class DueView(View):
     dataset_id: Id
     model_id: Id
     is_reference_model: bool
+    priority: Priority = Field(0, description="The benchmark owner's: of what is due, a higher one is run first")
     state: DueState
     result_id: Id | None

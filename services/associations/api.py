@@ -6,7 +6,13 @@ from typing import Annotated
 
 from fastapi import Path, Query, Response
 
-from medperf_contracts.associations import AssociationDecision, AssociationState, AssociationView, NewAssociation
+from medperf_contracts.associations import (
+    AssociationDecision,
+    AssociationPriority,
+    AssociationState,
+    AssociationView,
+    NewAssociation,
+)
 from medperf_contracts.paging import Page
 from medperf_contracts.values import Id
 from services.kernel.errors import ChangedMeanwhile, NoSuchThing, NotAllowed
@@ -18,7 +24,9 @@ from . import commands, queries
 from .errors import (
     AlreadyDecided,
     AlreadyLive,
+    AssociationOver,
     BenchmarkNotOpen,
+    HasNoPriority,
     NeedsNoAssociation,
     NoModelOfIt,
     NotApproved,
@@ -123,4 +131,20 @@ async def withdraw_association(
 ) -> AssociationView:
     """Withdraw a request or end an approved association; either side can."""
     association = await commands.withdraw(session, caller, association_id, body)
+    return shown(response, await queries.view_of(session, caller, association), "association")
+
+
+@router.post(
+    "/api/v1/associations/{association_id}/set-priority",
+    responses=refusals(*_COMMAND, AssociationOver, HasNoPriority),
+)
+async def set_association_priority(
+    association_id: AssociationId,
+    body: AssociationPriority,
+    caller: CallerParam,
+    session: SessionParam,
+    response: Response,
+) -> AssociationView:
+    """Say how early a model is run among the benchmark's; only the benchmark's owner can."""
+    association = await commands.set_priority(session, caller, association_id, body)
     return shown(response, await queries.view_of(session, caller, association), "association")

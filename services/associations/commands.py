@@ -6,7 +6,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.access import Role
-from medperf_contracts.associations import LIVE, AssociationDecision, NewAssociation, PartKind
+from medperf_contracts.associations import (
+    LIVE,
+    AssociationDecision,
+    AssociationPriority,
+    NewAssociation,
+    PartKind,
+)
 from services.kernel import clock, outbox
 from services.kernel.auth import Caller
 from services.kernel.db import unique_or
@@ -90,12 +96,33 @@ async def withdraw(
     return association
 
 
+async def set_priority(
+    session: AsyncSession, caller: Caller, association_id: int, body: AssociationPriority
+) -> Association:
+    """The benchmark's owner says how early a model is run."""
+    association = await _find(session, association_id)
+    caller.require(
+        association.roles_in_order(caller.user_id),
+        thing=f"association {association_id}",
+        known_as={Role.OWNER: "the benchmark's owner"},
+    )
+    event = association.set_priority(body.priority)
+    if event is not None:
+        await outbox.record(session, association, event)
+    return association
+
+
 async def _load(session: AsyncSession, caller: Caller, association_id: int) -> Association:
+    association = await _find(session, association_id)
+    roles = association.roles_of(caller.user_id)
+    caller.require(roles, thing=f"association {association_id}", known_as=association.known_as())
+    return association
+
+
+async def _find(session: AsyncSession, association_id: int) -> Association:
     association = await session.get(Association, association_id)
     if association is None:
         raise NoSuchThing(f"There is no association {association_id} that you may see.")
-    roles = association.roles_of(caller.user_id)
-    caller.require(roles, thing=f"association {association_id}", known_as=association.known_as())
     return association
 
 

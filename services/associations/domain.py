@@ -11,6 +11,7 @@ from medperf_contracts.access import Role
 from medperf_contracts.associations import LIVE, AssociationState, PartKind
 from medperf_contracts.events import (
     AssociationApproved,
+    AssociationPrioritized,
     AssociationRejected,
     AssociationRequested,
     AssociationWithdrawn,
@@ -19,7 +20,9 @@ from medperf_contracts.values import Decision, State
 
 from .errors import (
     AlreadyDecided,
+    AssociationOver,
     BenchmarkNotOpen,
+    HasNoPriority,
     NeedsNoAssociation,
     NoModelOfIt,
     NotApproved,
@@ -118,6 +121,7 @@ class Association:
     requested_at: datetime
     decided_by: int | None
     decided_at: datetime | None
+    priority: int = 0
     reason: str
     summary: Mapping[str, Any]
 
@@ -177,6 +181,19 @@ class Association:
         self.decided_by, self.decided_at, self.reason = by, at, reason
         return AssociationWithdrawn(**self.facts())
 
+    def set_priority(self, priority: int) -> AssociationPrioritized | None:
+        """How early a model is run among the benchmark's; None where it was so already."""
+        if self.part_kind is not PartKind.MODEL:
+            raise HasNoPriority(
+                f"Association {self.id} is a {self.part_kind.value}'s: only models have a priority."
+            )
+        if self.state not in LIVE:
+            raise AssociationOver(f"Association {self.id} is {self.state.value}: the model is not run.")
+        if self.priority == priority:
+            return None
+        self.priority = priority
+        return AssociationPrioritized(**self.facts())
+
     def roles_of(self, user_id: int) -> set[Role]:
         """Owner is the side that asked; the other side decides."""
         roles = {Role.OWNER} if user_id == self.requested_by else set()
@@ -184,6 +201,11 @@ class Association:
         if self.requested_by in sides:
             sides.remove(self.requested_by)
         return roles | ({Role.OTHER_SIDE} if user_id in sides else set())
+
+    def roles_in_order(self, user_id: int) -> set[Role]:
+        """Of the order in which models run: its owner is the benchmark's, whoever asked."""
+        roles = {Role.OWNER} if user_id == self.benchmark_owner_id else set()
+        return roles | ({Role.OTHER_SIDE} if user_id == self.part_owner_id else set())
 
     def known_as(self) -> dict[Role, str]:
         """What its two sides are called, by their roles."""
@@ -205,6 +227,7 @@ class Association:
             "state": self.state,
             "requested_by": self.requested_by,
             "decided_by": self.decided_by,
+            "priority": self.priority,
         }
 
     def _decide(self, state: AssociationState, *, by: int, at: datetime, reason: str) -> None:

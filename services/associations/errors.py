@@ -20,6 +20,16 @@ class NotApproved(Conflict):
     hint = "Only a pending request or an approved association can be withdrawn; ask again with a new request."
 
 
+class HasNoPriority(Conflict):
+    code = "has_no_priority"
+    hint = "Name the association of a model: medperf association ls --model"
+
+
+class AssociationOver(Conflict):
+    code = "association_over"
+    hint = "Once it takes part anew it can be given a priority; ask for that with: medperf model associate"
+
+
 class BenchmarkNotOpen(Conflict):
     code = "benchmark_not_open"
     hint = "Its owner must bring it into operation and have it approved by an administrator."

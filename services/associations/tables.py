@@ -31,6 +31,7 @@ associations = Table(
     Column("requested_at", Instant, nullable=False),
     Column("decided_by", BigInteger, nullable=True),
     Column("decided_at", Instant, nullable=True),
+    Column("priority", Integer, nullable=False, server_default="0"),
     Column("reason", Text, nullable=False),
     Column("summary", JSON, nullable=False),
     sqlite_autoincrement=True,

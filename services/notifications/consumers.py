@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.events import (
-    ASSOCIATION_EVENTS,
+    ASSOCIATION_DECISIONS,
     RESULT_EVENTS,
     AssociationFacts,
     BenchmarkApproved,
@@ -59,7 +59,7 @@ async def _tell(session: AsyncSession, told: Iterable[Told], event: Event, deliv
 
 
 CONSUMERS = (
-    Consumer("notifications.tell_of_association", ASSOCIATION_EVENTS, tell_of_association),
+    Consumer("notifications.tell_of_association", ASSOCIATION_DECISIONS, tell_of_association),
     Consumer("notifications.tell_of_benchmark", (BenchmarkApproved, BenchmarkRejected), tell_of_benchmark),
     Consumer("notifications.tell_of_result", RESULT_EVENTS, tell_of_result),
 )

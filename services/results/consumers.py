@@ -68,7 +68,7 @@ async def record_dataset(session: AsyncSession, dataset: DatasetFacts, delivery:
 
 
 async def record_association(session: AsyncSession, association: AssociationFacts, delivery: Delivery) -> None:
-    """Keep who takes part in what: from here on, what is due follows."""
+    """Keep who takes part in what, and how early: from here on, what is due follows."""
     await copies.keep(
         session,
         association_copies,
@@ -78,6 +78,7 @@ async def record_association(session: AsyncSession, association: AssociationFact
         part_kind=association.part_kind,
         part_id=association.part_id,
         state=association.state,
+        priority=association.priority,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Exists, Row, Select, Table, exists, false, or_, select, true
+from sqlalchemy import ColumnElement, Exists, Row, Select, Table, exists, false, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Bundle
 
@@ -42,6 +42,21 @@ def _has_approved(kind: PartKind, part: Table) -> Exists:
 
 _DATASET_IS_APPROVED = _has_approved(PartKind.DATASET, dataset_copies)
 _MODEL_IS_APPROVED = _has_approved(PartKind.MODEL, container_copies)
+# Of an association that was withdrawn and made anew, both may be known as approved for a moment: the later counts.
+_PRIORITY = func.coalesce(
+    select(association_copies.c.priority)
+    .where(
+        association_copies.c.benchmark_id == benchmark_copies.c.id,
+        association_copies.c.part_kind == PartKind.MODEL,
+        association_copies.c.part_id == container_copies.c.id,
+        association_copies.c.state == AssociationState.APPROVED,
+    )
+    .order_by(association_copies.c.id.desc())
+    .limit(1)
+    .correlate(benchmark_copies, container_copies)
+    .scalar_subquery(),
+    0,
+)
 _METRICS = container_copies.alias("metrics")
 # A copy that has not come yet says nothing against it: the hash to be met is the benchmark's own fact.
 _METRICS_ARE_VALID = ~exists().where(
@@ -85,8 +100,9 @@ async def due(
 ) -> Page[DueView]:
     """Every model of the benchmarks for which the dataset is approved, and what is still wanted of it.
 
-    Derived at this moment, never stored. The reference model comes first, then models by ID. Whoever is not the
-    dataset's owner sees their own benchmarks only. `states` leaves those in one of these.
+    Derived at this moment, never stored. The reference model comes first, then models by priority, the highest
+    first, then by ID. Whoever is not the dataset's owner sees their own benchmarks only. `states` leaves those in
+    one of these.
     """
     roles = await roles_towards(session, caller.user_id, await known_dataset(session, dataset_id))
     caller.require(
@@ -101,10 +117,10 @@ async def due(
         query = query.where(benchmark_copies.c.owner_id == caller.user_id)
     rows = [(_standing_of(row), row) for row in await session.execute(query)]
     wanted = [(standing, row) for standing, row in rows if not standing.obstacles()]
-    items = [_due_view(standing, whole_id=row.whole_id, partial_id=row.partial_id) for standing, row in wanted]
+    items = [_due_view(standing, row) for standing, row in wanted]
     if states:
         items = [item for item in items if item.state in states]
-    items.sort(key=lambda item: (item.benchmark_id, not item.is_reference_model, item.model_id))
+    items.sort(key=lambda item: (item.benchmark_id, not item.is_reference_model, -item.priority, item.model_id))
     return Page(items=items)
 
 
@@ -191,10 +207,10 @@ async def accepted(
 
 
 def _due_of(dataset_id: int) -> Select[Any]:
-    """Every model of every benchmark for which the dataset is approved, with the results that were accepted."""
+    """Every model of every benchmark for which the dataset is approved, with its priority and accepted results."""
     is_model_of_it = or_(container_copies.c.id == benchmark_copies.c.reference_model_id, _MODEL_IS_APPROVED)
     query = (
-        select(*_STANDING)
+        select(*_STANDING, _PRIORITY.label("priority"))
         .select_from(dataset_copies)
         .join(benchmark_copies, _DATASET_IS_APPROVED)
         .join(container_copies, is_model_of_it)
@@ -227,14 +243,15 @@ def _sight(row: Row[Any], caller: Caller) -> Sight:
     return _standing_of(row).sight_of(caller.user_id, is_admin=caller.is_admin)
 
 
-def _due_view(standing: Standing, *, whole_id: int | None, partial_id: int | None) -> DueView:
+def _due_view(standing: Standing, row: Row[Any]) -> DueView:
     return DueView(
         benchmark_id=standing.benchmark.id,
         dataset_id=standing.dataset.id,
         model_id=standing.model.id,
         is_reference_model=standing.is_reference_model,
-        state=due_state(whole_id=whole_id, partial_id=partial_id),
-        result_id=whole_id if whole_id is not None else partial_id,
+        priority=row.priority,
+        state=due_state(whole_id=row.whole_id, partial_id=row.partial_id),
+        result_id=row.whole_id if row.whole_id is not None else row.partial_id,
     )
 
 

@@ -85,6 +85,7 @@ association_copies = Table(
     Column("part_kind", Choice(PartKind), nullable=False),
     Column("part_id", BigInteger, nullable=False),
     Column("state", Choice(AssociationState), nullable=False),
+    Column("priority", Integer, nullable=False, server_default="0"),
 )
 Index(
     "ix_association_copies_part",

@@ -127,6 +127,10 @@ def _request_by_committee(whole: Whole) -> int:
     return whole.request(COMMITTEE, whole.closed_scores, model=whole.container(MODELER))
 
 
+def _request_by_modeler(whole: Whole) -> int:
+    return whole.request(MODELER, whole.closed_scores, model=whole.container(MODELER))
+
+
 def _notification(whole: Whole) -> int:
     """The site is told of an approval."""
     whole.joined_dataset(whole.closed_scores)
@@ -264,6 +268,18 @@ CASES: tuple[Case, ...] = (
         for request, people, situation in (
             (_request, SITE_AND_COMMITTEE, "asked by the site"),
             (_request_by_committee, COMMITTEE_AND_MODELER, "asked by the committee"),
+        )
+    ),
+    *(
+        Case(
+            "POST /api/v1/associations/{association_id}/set-priority",
+            _on("associations/{}/set-priority", request, {"priority": 5}),
+            COMMITTEE_AND_MODELER,
+            situation,
+        )
+        for request, situation in (
+            (_request_by_modeler, "asked by its owner"),
+            (_request_by_committee, "invited"),
         )
     ),
     Case(

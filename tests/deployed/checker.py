@@ -33,6 +33,7 @@ ASSOCIATION = (
     "association.approved.v1",
     "association.rejected.v1",
     "association.withdrawn.v1",
+    "association.prioritized.v1",
 )
 CONSUMED: Mapping[str, tuple[str, ...]] = {
     "registry.record_association": ASSOCIATION,
@@ -43,7 +44,7 @@ CONSUMED: Mapping[str, tuple[str, ...]] = {
     "results.record_container": CONTAINER,
     "results.record_dataset": DATASET,
     "results.record_association": ASSOCIATION,
-    "notifications.tell_of_association": ASSOCIATION,
+    "notifications.tell_of_association": ASSOCIATION[:-1],  # nobody is told of a priority
     "notifications.tell_of_benchmark": ("benchmark.approved.v1", "benchmark.rejected.v1"),
     "notifications.tell_of_result": ("result.submitted.v1",),
 }
@@ -80,7 +81,7 @@ COPIES = (
     ),
     ("results.container_copies", "registry.containers", "name owner_id hash state is_valid"),
     ("results.dataset_copies", "registry.datasets", "owner_id data_hash is_valid"),
-    ("results.association_copies", "associations.associations", "benchmark_id part_kind part_id state"),
+    ("results.association_copies", "associations.associations", "benchmark_id part_kind part_id state priority"),
 )
 
 

@@ -152,6 +152,75 @@ def test_a_pair_has_one_live_association_and_may_ask_again_after_a_rejection(pee
     assert requested(peer) == number + 1
 
 
+@pytest.mark.parametrize("asked_by", [COMMITTEE, MODEL_OWNER])
+def test_the_benchmarks_owner_alone_sets_how_early_a_model_is_run_whoever_asked(peer: Peer, asked_by: int) -> None:
+    number = requested(peer, {"benchmark_id": 1, "model_id": 4}, by=asked_by)
+    refusals = ((MODEL_OWNER, False, 403), (ADMIN, True, 403), (STRANGER, False, 404), (SITE, False, 404))
+    for user, is_admin, status in refusals:
+        refused = peer.call("POST", f"{PATH}/{number}/set-priority", {"priority": 5}, by=user, admin=is_admin)
+        assert refused.status_code == status
+        if status == 403:
+            assert refused.json()["detail"] == f"Only the benchmark's owner may do this with association {number}."
+    missing = peer.call("POST", f"{PATH}/777/set-priority", {"priority": 5}, by=STRANGER)
+    assert missing.json()["code"] == refused.json()["code"]
+    assert peer.call("GET", f"{PATH}/{number}", by=COMMITTEE).json()["priority"] == 0
+
+    response = peer.call("POST", f"{PATH}/{number}/set-priority", {"priority": -5}, by=COMMITTEE)
+    assert (response.status_code, response.json()["priority"]) == (200, -5)
+    assert response.headers["Medperf-Version"] == f"association/{number}@2"
+    for user in (COMMITTEE, MODEL_OWNER):
+        assert peer.call("GET", PATH, by=user).json()["items"][0]["priority"] == -5
+
+
+def test_a_priority_is_told_once_with_its_version_and_stays_through_later_decisions(peer: Peer) -> None:
+    number = requested(peer, {"benchmark_id": 1, "model_id": 4}, by=MODEL_OWNER)
+    for _ in range(2):
+        assert peer.call("POST", f"{PATH}/{number}/set-priority", {"priority": 7}, by=COMMITTEE).is_success
+    peer.call("POST", f"{PATH}/{number}/approve", {}, by=COMMITTEE)
+    peer.call("POST", f"{PATH}/{number}/set-priority", {"priority": 0}, by=COMMITTEE)
+    told = [(event.type, event.aggregateversion, event.data["priority"]) for event in peer.events()]
+    assert told == [
+        ("association.requested.v1", 1, 0),
+        ("association.prioritized.v1", 2, 7),
+        ("association.approved.v1", 3, 7),
+        ("association.prioritized.v1", 4, 0),
+    ]
+    assert peer.events()[1].data["state"] == "PENDING"
+
+
+def test_an_association_made_anew_begins_without_the_old_ones_priority(peer: Peer) -> None:
+    model = {"benchmark_id": 1, "model_id": 4}
+    number = requested(peer, model, by=COMMITTEE)
+    peer.call("POST", f"{PATH}/{number}/set-priority", {"priority": 7}, by=COMMITTEE)
+    peer.call("POST", f"{PATH}/{number}/withdraw", {}, by=COMMITTEE)
+    refused = peer.call("POST", f"{PATH}/{number}/set-priority", {"priority": 8}, by=COMMITTEE)
+    assert (refused.status_code, refused.json()["code"]) == (409, "association_over")
+    assert "medperf model associate" in refused.json()["hint"]
+    anew = requested(peer, model, by=COMMITTEE)
+    shown = {item["id"]: item["priority"] for item in peer.call("GET", PATH, by=COMMITTEE).json()["items"]}
+    assert shown == {number: 7, anew: 0}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"priority": 1}, 409, "has_no_priority"),
+        ({"priority": 1001}, 422, "invalid_input"),
+        ({"priority": "high"}, 422, "invalid_input"),
+        ({"priority": 1.5}, 422, "invalid_input"),
+        ({}, 422, "invalid_input"),
+    ],
+)
+def test_what_is_no_priority_of_a_model_is_refused_and_changes_nothing(
+    peer: Peer, body: dict[str, Any], status: int, code: str
+) -> None:
+    number = requested(peer)
+    refused = peer.call("POST", f"{PATH}/{number}/set-priority", body, by=COMMITTEE)
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+    assert peer.call("GET", f"{PATH}/{number}", by=COMMITTEE).json()["version"] == 1
+    assert [event.type for event in peer.events()] == ["association.requested.v1"]
+
+
 def test_two_sessions_cannot_both_make_a_pair_live(peer: Peer) -> None:
     """The unique index refuses the second row even where both sessions saw none: the check alone would not."""
     number = requested(peer)

@@ -13,8 +13,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from medperf_contracts.associations import AssociationState
-from medperf_contracts.events import AssociationRequested, AssociationWithdrawn, BenchmarkRejected, ResultSubmitted
+from medperf_contracts.associations import AssociationState, PartKind
+from medperf_contracts.events import (
+    AssociationPrioritized,
+    AssociationRequested,
+    AssociationWithdrawn,
+    BenchmarkRejected,
+    ResultSubmitted,
+)
 from service import facts
 from service.facts import ADMIN, COMMITTEE, MODEL_OWNER, SITE, STRANGER
 from service.peer import Peer, envelope_of
@@ -117,6 +123,14 @@ def test_an_event_is_told_even_where_a_later_version_came_first(peer: Peer) -> N
         "association.withdrawn.v1",
         "association.requested.v1",
     ]
+
+
+def test_nobody_is_told_of_a_priority(peer: Peer) -> None:
+    """A committee that puts its models in an order changes many at once; whoever runs them is shown the order."""
+    model = {"part_kind": PartKind.MODEL, "part_id": 4, "part_owner_id": MODEL_OWNER, "priority": 5}
+    peer.tell(AssociationPrioritized.model_validate(facts.association(**model).model_dump()), version=3)
+    assert [told(peer, user) for user in (COMMITTEE, MODEL_OWNER, SITE)] == [[], [], []]
+    assert peer.parked() == []
 
 
 def test_one_person_is_never_told_twice_of_one_event(peer: Peer) -> None:

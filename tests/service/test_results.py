@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from medperf_contracts.access import Role
 from medperf_contracts.associations import AssociationState, PartKind
 from medperf_contracts.envelope import Envelope
-from medperf_contracts.events import AssociationWithdrawn, Event
+from medperf_contracts.events import AssociationApproved, AssociationPrioritized, AssociationWithdrawn, Event
 from medperf_contracts.results import NewResult
 from medperf_contracts.values import Decision, State
 from service import facts
@@ -154,6 +155,7 @@ def test_what_is_due_is_said_whole(peer: Peer) -> None:
             "dataset_id": 1,
             "model_id": 2,
             "is_reference_model": True,
+            "priority": 0,
             "state": "due",
             "result_id": None,
         },
@@ -162,6 +164,7 @@ def test_what_is_due_is_said_whole(peer: Peer) -> None:
             "dataset_id": 1,
             "model_id": 4,
             "is_reference_model": False,
+            "priority": 0,
             "state": "accepted",
             "result_id": number,
         },
@@ -543,6 +546,105 @@ def test_a_submission_and_a_withdrawal_at_the_same_moment_come_one_after_the_oth
             await other_process.close()
 
     assert peer.run(withdraw_and_submit()).json()["code"] == "association_not_approved"
+
+
+# --- in which order
+
+
+@pytest.fixture
+def three(peer: Peer) -> Peer:
+    """The service, told that models 5 and 6 take part too, as associations 3 and 4."""
+    for number in (5, 6):
+        peer.tell(facts.container(id=number, hash=str(number) * 64))
+        peer.tell(AssociationApproved.model_validate(of_model(number)), version=2)
+    return peer
+
+
+def of_model(model_id: int, **changed: Any) -> dict[str, Any]:
+    return MODEL_IN.model_dump() | {"id": model_id - 2, "part_id": model_id} | changed
+
+
+def prioritized(model_id: int, priority: int, **changed: Any) -> AssociationPrioritized:
+    return AssociationPrioritized.model_validate(of_model(model_id, priority=priority, **changed))
+
+
+def order(peer: Peer) -> list[tuple[int, int]]:
+    """The models that are due, as they are to be run, with their priorities."""
+    items = peer.call("GET", f"{DUE}?dataset=1&state=due", by=SITE).json()["items"]
+    return [(item["model_id"], item["priority"]) for item in items]
+
+
+def test_what_is_due_comes_with_the_reference_model_first_then_by_priority_then_by_id(three: Peer) -> None:
+    assert order(three) == [(2, 0), (4, 0), (5, 0), (6, 0)]
+    three.tell(prioritized(6, 10), version=3)
+    assert order(three) == [(2, 0), (6, 10), (4, 0), (5, 0)]
+    three.tell(prioritized(4, -1), version=3)
+    assert order(three) == [(2, 0), (6, 10), (5, 0), (4, -1)]
+    three.tell(prioritized(5, 10), version=3)
+    assert order(three) == [(2, 0), (5, 10), (6, 10), (4, -1)]
+    three.tell(prioritized(6, 0), version=4)
+    assert order(three) == [(2, 0), (5, 10), (6, 0), (4, -1)]
+
+
+def test_a_priority_that_was_set_while_the_model_waited_counts_from_its_approval(bare: Peer) -> None:
+    bare.tell(facts.association(), version=2)
+    bare.tell(prioritized(4, 10, state=AssociationState.PENDING), version=2)
+    assert order(bare) == [(2, 0)]
+    bare.tell(AssociationApproved.model_validate(of_model(4, priority=10)), version=3)
+    assert order(bare) == [(2, 0), (4, 10)]
+
+
+@pytest.mark.parametrize("arrival", list(itertools.permutations(range(3))))
+def test_priorities_that_come_doubled_late_and_in_any_order_end_with_the_last_that_was_set(
+    bare: Peer, arrival: tuple[int, ...]
+) -> None:
+    bare.tell(facts.association(), version=2)
+    bare.tell(facts.container(id=6, hash="6" * 64))
+    bare.tell(AssociationApproved.model_validate(of_model(4, priority=5)), version=2)
+    told = [
+        envelope_of(AssociationApproved.model_validate(of_model(6)), version=2),
+        envelope_of(prioritized(6, 10), version=3),
+        envelope_of(prioritized(6, 1), version=4),
+    ]
+    late = [told[number] for number in arrival]
+    for envelope in (*late, *reversed(late), *late):
+        bare.run(bare.bus.publish([envelope]))
+    assert order(bare) == [(2, 0), (4, 5), (6, 1)]
+    assert bare.parked() == []
+
+
+def test_a_later_event_of_an_earlier_version_does_not_bring_the_old_priority_back(three: Peer) -> None:
+    three.tell(prioritized(6, 10), version=5)
+    three.tell(prioritized(6, -10), version=4)
+    three.tell(AssociationApproved.model_validate(of_model(6)), version=2)
+    assert order(three) == [(2, 0), (6, 10), (4, 0), (5, 0)]
+
+
+def test_events_from_before_there_were_priorities_count_as_0(bare: Peer) -> None:
+    bare.tell(facts.association(), version=2)
+    envelope = envelope_of(MODEL_IN, version=2)
+    before = {name: value for name, value in envelope.data.items() if name != "priority"}
+    assert before.keys() != envelope.data.keys()
+    bare.run(bare.bus.publish([envelope.model_copy(update={"data": before})]))
+    assert order(bare) == [(2, 0), (4, 0)]
+
+
+def test_a_model_made_to_take_part_anew_has_the_priority_of_its_later_association(three: Peer) -> None:
+    """The new association is heard of first: both are known as approved for a moment; it is due once."""
+    three.tell(prioritized(4, 10), version=3)
+    three.tell(AssociationApproved.model_validate(of_model(4, id=8, priority=-1)), version=2)
+    assert order(three) == [(2, 0), (5, 0), (6, 0), (4, -1)]
+    three.tell(withdrawn(2), version=4)
+    assert order(three) == [(2, 0), (5, 0), (6, 0), (4, -1)]
+
+
+def test_a_priority_is_one_benchmarks(three: Peer) -> None:
+    three.tell(facts.benchmark(id=7, owner_id=STRANGER))
+    three.tell(facts.association(id=8, benchmark_id=7), version=2)
+    three.tell(AssociationApproved.model_validate(of_model(6, id=9, benchmark_id=7)), version=2)
+    three.tell(AssociationApproved.model_validate(of_model(4, id=10, benchmark_id=7)), version=2)
+    three.tell(prioritized(6, 10), version=3)
+    assert order(three) == [(2, 0), (6, 10), (4, 0), (5, 0), (2, 0), (4, 0), (6, 0)]
 
 
 # --- an accepted result is final
