@@ -22,7 +22,7 @@ class NotApproved(Conflict):
 
 class HasNoPriority(Conflict):
     code = "has_no_priority"
-    hint = "Name the association of a model: medperf association ls --model"
+    hint = "Name the association of a model: medperf association ls"
 
 
 class AssociationOver(Conflict):

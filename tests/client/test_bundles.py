@@ -21,8 +21,10 @@ from medperf.api import Gateway
 from medperf.cli.main import run
 from medperf.home import Home
 from medperf.manifest import Role
+from medperf.offline import offline_gateway
 from medperf_contracts.hashing import benchmark_hash, container_hash
 from medperf_contracts.registry import ContainerView
+from medperf_contracts.results import DueView
 from peers import answers
 from peers.benchmark_server import BenchmarkServer
 from peers.scripted_peer import Asked, Reply, ScriptedPeer
@@ -138,6 +140,18 @@ def test_a_bundle_holds_what_the_models_need_and_names_each_file_by_its_hash(
     assert (manifest["benchmark_id"], manifest["dataset_id"], manifest["made_by"]["id"]) == (1, 9, 5)
     everything = "".join(path.read_text() for path in bundle.rglob("*.json"))
     assert "token" not in everything
+
+
+def test_a_bundle_keeps_the_order_in_which_models_are_due_with_their_priorities(
+    medperf: Medperf, server: Registry, peer: ScriptedPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.models, server.priorities = [4, 2], {4: 10, 2: 0}
+    assert medperf(*EXPORT, "--data_uid", 9, "--output", tmp_path / "stick.tar")[0] == 0
+    monkeypatch.setenv("MEDPERF_HOME", str(tmp_path / "site"))
+    assert medperf("bundle", "import", tmp_path / "stick.tar", "--yes")[0] == 0
+    with offline_gateway(Home.at(peer.url), notice=print) as gateway:
+        due = list(gateway.items("/due", DueView, is_one_page=True, benchmark=1, dataset=9))
+    assert [(item.model_id, item.priority) for item in due] == [(4, 10), (2, 0)]
 
 
 def test_the_file_and_the_folder_are_the_same_bundle(

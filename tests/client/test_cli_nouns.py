@@ -12,9 +12,11 @@ import pexpect
 import pytest
 import yaml
 
+from medperf.cli.association import PRIORITY
 from medperf.cli.main import run
 from medperf.home import Home
 from medperf.results import find_result, record_submission
+from medperf_contracts.associations import PRIORITY_MOST
 from peers import answers
 from peers.kept import local_dataset, local_result
 from peers.scripted_peer import Asked, Reply, Script, ScriptedPeer
@@ -83,17 +85,19 @@ def test_datasets(serve: Serve, printed: Printed) -> None:
 
 
 def test_associations(serve: Serve, printed: Printed) -> None:
-    invited = answers.association(2, part_kind="model", part_id=4, requested_by=3)
+    invited = answers.association(2, part_kind="model", part_id=4, requested_by=3, priority=-5)
     asked = answers.association(3, part_owner_id=7, requested_by=7)
     serve(listed("association", answers.association(1), invited, asked))
     assert printed("association", "ls") == (
-        "  UID    Benchmark UID  Benchmark    Part       Part UID  Name    State    Requested         By\n"
-        "-----  ---------------  -----------  -------  ----------  ------  -------  ----------------"
+        "  UID    Benchmark UID  Benchmark    Part       Part UID  Name    State      Priority  Requested       "
+        "  By\n"
+        "-----  ---------------  -----------  -------  ----------  ------  -------  ----------  ----------------"
         "  ---------------------\n"
-        "    1                1  chest-1      dataset           1  mine    PENDING  2026-01-02 03:04  you\n"
-        "    2                1  chest-1      model             4  mine    PENDING  2026-01-02 03:04"
+        "    1                1  chest-1      dataset           1  mine    PENDING              2026-01-02 03:04"
+        "  you\n"
+        "    2                1  chest-1      model             4  mine    PENDING          -5  2026-01-02 03:04"
         "  the benchmark's owner\n"
-        "    3                1  chest-1      dataset           1  mine    PENDING  2026-01-02 03:04"
+        "    3                1  chest-1      dataset           1  mine    PENDING              2026-01-02 03:04"
         "  the dataset's owner\n"
     )
 
@@ -351,6 +355,97 @@ def test_withdrawing_asks(serve: Serve, capsys: pytest.CaptureFixture[str]) -> N
         terminal.expect_exact("is WITHDRAWN.")
         terminal.expect(pexpect.EOF)
     assert run(["association", "withdraw", *PAIR, "--yes"]) == 0
+
+
+def ordering(*known: dict[str, Any], owner_id: int = 5) -> dict[str, Reply | Script]:
+    """A benchmark, what takes part in it as model 4, and a server that sets its priority."""
+
+    def find(asked: Asked) -> Reply:
+        assert {"benchmark": "1", "model": "4"}.items() <= asked.query.items()
+        return Reply.of(answers.page(*known))
+
+    def changed(asked: Asked) -> Reply:
+        return Reply.of({**known[-1], **asked.json, "version": 2})
+
+    return {
+        "GET /api/v1/benchmarks/1": Reply.of(answers.benchmark(owner_id=owner_id)),
+        "GET /api/v1/associations": find,
+        "POST /api/v1/associations/2/set-priority": changed,
+    }
+
+
+SET_PRIORITY = ("association", "set_priority", "--benchmark_uid", "1", "--model_uid")
+MODEL_4: dict[str, Any] = {"part_kind": "model", "part_id": 4, "part_name": "cnn", "part_owner_id": 7}
+
+
+@pytest.mark.parametrize("state", ["PENDING", "APPROVED"])
+def test_a_priority_is_shown_asked_about_and_sent(
+    serve: Serve, capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    over = answers.association(1, **MODEL_4, state="WITHDRAWN", priority=9)
+    peer = serve(ordering(over, answers.association(2, **MODEL_4, state=state)))
+    assert run([*SET_PRIORITY, "4", "--priority", "-5"]) == 3
+    assert not [asked for asked in peer.asked if asked.method == "POST"]
+    assert capsys.readouterr().out == (
+        f"Association 2: model 4 (cnn) with benchmark 1 (chest-1) is {state}.\n"
+        f"Its priority is 0. This change will be sent to {peer.url}:\n\n  priority: -5\n\n"
+    )
+    command = ["association", "set-priority", "-b", "1", "-m", "4", "-p", "-5"]
+    with pexpect.spawn(MEDPERF, command, encoding="utf-8", timeout=20) as terminal:
+        terminal.expect_exact("Change its priority? [y/N]:")
+        terminal.sendline("y")
+        terminal.expect_exact("Changed: its priority is -5 now.")
+        terminal.expect(pexpect.EOF)
+    assert run([*SET_PRIORITY, "4", "--priority", "1000", "--yes"]) == 0
+    assert [asked.json for asked in peer.asked if asked.method == "POST"] == [{"priority": -5}, {"priority": 1000}]
+
+
+def test_a_priority_that_it_has_already_is_not_sent(serve: Serve, printed: Printed) -> None:
+    peer = serve(ordering(answers.association(2, **MODEL_4, state="APPROVED", priority=7)))
+    assert "Its priority is 7 already: nothing was changed.\n" in printed(*SET_PRIORITY, "4", "--priority", "7")
+    assert not [asked for asked in peer.asked if asked.method == "POST"]
+
+
+@pytest.mark.parametrize(
+    ("owner_id", "model", "code", "said"),
+    [
+        (3, "4", 6, "Only its owner may do this with benchmark 1.\nWhat to do: Its owner is committee."),
+        (5, "2", 2, "Model 2 is the reference model of benchmark 1: it is run before all others."),
+        (5, "4", 2, "Nobody asked that model 4 take part in benchmark 1, as far as you may see."),
+    ],
+)
+def test_whose_order_it_is_not_and_what_has_no_place_in_it_are_refused_before_a_question(
+    serve: Serve, capsys: pytest.CaptureFixture[str], owner_id: int, model: str, code: int, said: str
+) -> None:
+    peer = serve(ordering(owner_id=owner_id))
+    assert run([*SET_PRIORITY, model, "--priority", "1"]) == code
+    out, err = capsys.readouterr()
+    assert (out, said in err) == ("", True), err
+    assert not [asked for asked in peer.asked if asked.method == "POST"]
+
+
+def test_an_association_that_is_over_is_the_servers_to_refuse_without_a_question(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = Reply.problem(409, "association_over", "Association 2 is REJECTED: the model is not run.")
+    known = ordering(answers.association(2, **MODEL_4, state="REJECTED"))
+    serve({**known, "POST /api/v1/associations/2/set-priority": refusal})
+    assert run([*SET_PRIORITY, "4", "--priority", "1"]) == 6
+    assert "Association 2 is REJECTED" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("priority", ["1001", "-1001", "1.5", "high"])
+def test_what_is_no_priority_is_refused_before_anything_is_asked_of_the_server(
+    serve: Serve, capsys: pytest.CaptureFixture[str], priority: str
+) -> None:
+    peer = serve({})
+    assert run([*SET_PRIORITY, "4", "--priority", priority]) == 2
+    assert "Invalid value for '--priority'" in capsys.readouterr().err
+    assert peer.asked == []
+
+
+def test_a_priority_is_bounded_here_as_at_the_server() -> None:
+    assert (PRIORITY.min, PRIORITY.max) == (-PRIORITY_MOST, PRIORITY_MOST)
 
 
 def test_a_reason_out_of_bounds_is_refused_before_it_is_sent(

@@ -328,6 +328,20 @@ def test_models_are_named_by_options_and_a_file_and_run_in_that_order(
     assert len([run for run in site.journal.runs() if run.task == "infer"]) == 2
 
 
+def test_models_run_in_the_order_in_which_they_are_said_to_be_due(
+    site: Site, server: BenchmarkServer, medperf: Medperf, tmp_path: Path
+) -> None:
+    """The server alone puts them in an order: here one that neither their UIDs nor the reference model explain."""
+    site.shelf.register(5, Role.MODEL, fault="none, but another hash")
+    ready(site)
+    server.models = [5, 2, 4]
+    code, out, err = medperf(*RUN)
+    assert (code, re.findall(r"^ +(\d) +b1", out, re.MULTILINE)) == (0, ["5", "2", "4"]), err
+    assert re.findall(r"model (\d) · ", err) == ["5", "2", "4"]
+    _, out, _ = medperf(*RUN, "-m", "4", "-m", "5")
+    assert re.findall(r"^ +(\d) +b1", out, re.MULTILINE) == ["4", "5"]
+
+
 def test_before_a_run_is_said_how_much_is_to_be_done_and_how_long_it_took_before(
     site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:

@@ -211,6 +211,10 @@ def bring_models(federation: Federation) -> None:
     federation.do("committee-a", "association", "approve", "--benchmark_uid", 1, "--model_uid", 7)
     federation.do("models-2", "association", "approve", 3)
     federation.do("committee-b", "association", "reject", 4, "--reason", "It is not reproducible.")
+    of_model_7 = ("--benchmark_uid", 1, "--model_uid", 7, "--priority", 10)
+    assert "its priority is 10 now" in federation.do(
+        "committee-a", "association", "set_priority", *of_model_7, asks=True
+    )
 
 
 def bring_data(federation: Federation) -> None:
@@ -230,7 +234,7 @@ def bring_data(federation: Federation) -> None:
     federation.do("committee-b", "association", "approve", 7)
     federation.do("committee-b", "association", "approve", 8)
     for site, benchmark, dataset, models in (
-        ("site-1", 1, 1, (2, 6, 7)),
+        ("site-1", 1, 1, (2, 7, 6)),  # by priority
         ("site-2", 2, 2, (4, 7)),
         ("site-3", 2, 3, (4, 7)),
     ):
@@ -238,7 +242,7 @@ def bring_data(federation: Federation) -> None:
         lines = [line.split() for line in printed.splitlines()[2 : 2 + len(models)]]
         names = [f"b{benchmark}m{model}d{dataset}" for model in models]
         assert [line[:2] for line in lines] == [[str(m), n] for m, n in zip(models, names, strict=True)]
-        sent = names[1:] if site == "site-3" else names
+        sent = sorted(names)[1:] if site == "site-3" else sorted(names)
         words = [word for name in sent for word in ("--result", name)]
         assert printed.count("True") == 1, "the reference model was run when the site asked"
         assert "✅ Done!" in federation.do(site, "result", "submit", *words, asks=True)

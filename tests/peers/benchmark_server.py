@@ -18,6 +18,8 @@ class BenchmarkServer:
         self.shelf = shelf
         self.state: str | None = "APPROVED"
         self.models = [2, 4]
+        # Of a server from before there were priorities none is said.
+        self.priorities: dict[int, int] = {}
         self.store_id = answers.STORE
         self.user_id = 5
         self.dataset_id = 9
@@ -67,6 +69,7 @@ class BenchmarkServer:
             "is_reference_model": model == 2,
             "state": "due",
             "result_id": None,
+            **({"priority": self.priorities[model]} if model in self.priorities else {}),
         }
 
     def _dataset(self, body: dict[str, Any]) -> dict[str, Any]:

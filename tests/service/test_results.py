@@ -638,6 +638,19 @@ def test_a_model_made_to_take_part_anew_has_the_priority_of_its_later_associatio
     assert order(three) == [(2, 0), (5, 0), (6, 0), (4, -1)]
 
 
+def test_an_association_that_only_waits_has_no_say_in_the_order(three: Peer) -> None:
+    """Asked for anew, and the withdrawal of the one before is still on its way."""
+    three.tell(prioritized(4, 10), version=3)
+    three.tell(prioritized(4, -1, id=8, state=AssociationState.PENDING), version=2)
+    assert order(three) == [(2, 0), (4, 10), (5, 0), (6, 0)]
+
+
+def test_a_dataset_of_the_same_number_as_a_model_has_no_say_in_the_order(three: Peer) -> None:
+    three.tell(prioritized(6, 10), version=3)
+    three.tell(facts.association(id=11, part_id=6), version=2)
+    assert order(three) == [(2, 0), (6, 10), (4, 0), (5, 0)]
+
+
 def test_a_priority_is_one_benchmarks(three: Peer) -> None:
     three.tell(facts.benchmark(id=7, owner_id=STRANGER))
     three.tell(facts.association(id=8, benchmark_id=7), version=2)

@@ -11,9 +11,9 @@ import click
 from medperf.errors import UsageError
 from medperf.terminal import printable
 
-from .changing import UID
+from .changing import UID, check_owner
 from .listing import Column, choice, mine_option, print_list, print_thing, silent_yes_option, when
-from .prompts import confirm, yes_option
+from .prompts import confirm, show_before_sending, yes_option
 from .session import Session, pass_session
 from .tables import json_option
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# As the server bounds it; a test compares them.
+PRIORITY = click.IntRange(min=-1000, max=1000)
 STATES = ("PENDING", "APPROVED", "REJECTED", "WITHDRAWN")
 
 
@@ -68,6 +70,7 @@ def ls(
         Column[AssociationView]("Part UID", lambda it: it.part_id),
         Column[AssociationView]("Name", lambda it: it.part_name),
         Column[AssociationView]("State", lambda it: it.state),
+        Column[AssociationView]("Priority", lambda it: it.priority if it.part_kind == "model" else None),
         Column[AssociationView]("Requested", lambda it: when(it.requested_at)),
         Column[AssociationView]("By", lambda it: _who_asked(it, session.gateway.user_id)),
     ]
@@ -185,6 +188,52 @@ def withdraw(
     if asked.state in LIVE:
         confirm("Withdraw it?", yes=yes)
     click.echo(described(decide(session.gateway, asked, "withdraw", reason)))
+
+
+@association.command("set_priority")
+@click.option(
+    "--benchmark_uid", "-b", type=UID, required=True, metavar="UID", help="The benchmark, which is yours."
+)
+@click.option("--model_uid", "-m", type=UID, required=True, metavar="UID", help="The model that takes part in it.")
+@click.option(
+    "--priority",
+    "-p",
+    type=PRIORITY,
+    required=True,
+    metavar="N",
+    help="A whole number from -1000 to 1000: a higher one is run first. 0 where none was set.",
+)
+@yes_option
+@pass_session
+def set_priority(session: Session, benchmark_uid: int, model_uid: int, priority: int, yes: bool) -> None:
+    """Say how early a model of your benchmark is run by those who run all of them.
+
+    The reference model is run first, then the others by priority, those of the same one by their UIDs.
+    """
+    from medperf_contracts.associations import LIVE, AssociationPriority, AssociationView
+
+    from .work import benchmark_view
+
+    benchmark = benchmark_view(session.gateway, benchmark_uid)
+    check_owner(session, "benchmark", benchmark)
+    if model_uid == benchmark.reference_model_id:
+        raise UsageError(
+            f"Model {model_uid} is the reference model of benchmark {benchmark_uid}: it is run before all others.",
+            hint=f"Name another of its models: medperf association ls --benchmark {benchmark_uid}",
+        )
+    asked = Named(None, benchmark_uid, None, model_uid).find(session.gateway, *LIVE)
+    click.echo(described(asked))
+    body = AssociationPriority(priority=priority)
+    if asked.state in LIVE:
+        if asked.priority == priority:
+            click.echo(f"Its priority is {priority} already: nothing was changed.")
+            return
+        show_before_sending(
+            f"Its priority is {asked.priority}. This change will be sent to {session.server}:", body
+        )
+        confirm("Change its priority?", yes=yes)
+    changed = session.gateway.post(f"/associations/{asked.id}/set-priority", body, AssociationView)
+    click.echo(f"Changed: its priority is {changed.priority} now.")
 
 
 def _named(

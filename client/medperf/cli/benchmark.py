@@ -152,7 +152,7 @@ def run(
 
 
 def _due(session: Session, benchmark_id: int, dataset_id: int, association_id: int) -> list[int]:
-    """The IDs of the benchmark's models, the reference model first."""
+    """The IDs of the benchmark's models, in the order in which the server, or a bundle, says to run them."""
     from medperf.errors import NotApproved
     from medperf_contracts.results import DueView
 
@@ -160,7 +160,7 @@ def _due(session: Session, benchmark_id: int, dataset_id: int, association_id: i
     items = session.gateway.items(
         "/due", DueView, seen=seen, is_one_page=True, benchmark=benchmark_id, dataset=dataset_id
     )
-    due = [item.model_id for item in sorted(items, key=lambda item: (not item.is_reference_model, item.model_id))]
+    due = [item.model_id for item in items]
     if not due:
         raise NotApproved(
             f"No result of dataset {dataset_id} is wanted in benchmark {benchmark_id} any more.",
