@@ -342,6 +342,21 @@ def test_models_run_in_the_order_in_which_they_are_said_to_be_due(
     assert re.findall(r"^ +(\d) +b1", out, re.MULTILINE) == ["4", "5"]
 
 
+@pytest.mark.parametrize(
+    ("owner_id", "models"), [(3, ""), (5, ", association/25@3, association/24@3")], ids=["theirs", "ours"]
+)
+def test_who_owns_the_benchmark_is_answered_in_the_order_that_they_have_just_set(
+    site: Site, server: BenchmarkServer, medperf: Medperf, owner_id: int, models: str
+) -> None:
+    """The results service waits for the versions that the associations service has just shown."""
+    site.shelf.register(5, Role.MODEL, fault="none, but another hash")
+    ready(site)
+    server.benchmark_owner_id, server.models = owner_id, [5, 4]
+    assert medperf(*RUN)[0] == 0
+    (due,) = [asked for asked in server.asked if asked.path == "/api/v1/due"]
+    assert due.headers["medperf-seen"] == f"association/7@1{models}"
+
+
 def test_before_a_run_is_said_how_much_is_to_be_done_and_how_long_it_took_before(
     site: Site, server: BenchmarkServer, medperf: Medperf
 ) -> None:

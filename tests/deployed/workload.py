@@ -109,7 +109,9 @@ class Workload:
             model = await self._container(owner)
             association = await self._join(owner, benchmark, {"model_id": model["id"]}, ("container", model))
             if len(benchmark.models) < MODELS_OF_A_BENCHMARK_MOST:
-                association = await self._decide(benchmark, association, "approve")
+                await self._decide(benchmark, association, "approve")
+                path, body = f"associations/{association['id']}/set-priority", {"priority": len(benchmark.models)}
+                association = await self._do(benchmark.owner, "association", path, body)
                 benchmark.models.append((model, association))
             else:
                 await self._decide(benchmark, association, self._random.choice(("approve", "reject")))

@@ -22,6 +22,7 @@ class BenchmarkServer:
         self.priorities: dict[int, int] = {}
         self.store_id = answers.STORE
         self.user_id = 5
+        self.benchmark_owner_id = 3
         self.dataset_id = 9
         self.benchmark: dict[str, Any] = {}
         self.refusals: dict[str, Reply] = {}
@@ -40,7 +41,7 @@ class BenchmarkServer:
         known = {
             "/server": {**answers.SERVER, "store_id": self.store_id},
             "/benchmarks/1": answers.benchmark(**self.benchmark),
-            "/associations": answers.page(*self._associations()),
+            "/associations": answers.page(*self._associations(), *self._of_models(asked)),
             "/associations/7": next(iter(self._associations()), {}),
             "/due": answers.page(*(self._due(model) for model in self.models)),
         }
@@ -56,7 +57,19 @@ class BenchmarkServer:
         return Reply.of(views[path](asked.json), 201)
 
     def _associations(self) -> list[dict[str, Any]]:
-        return [] if self.state is None else [answers.association(7, state=self.state, part_id=9)]
+        if self.state is None:
+            return []
+        owner = self.benchmark_owner_id
+        return [answers.association(7, state=self.state, part_id=9, benchmark_owner_id=owner)]
+
+    def _of_models(self, asked: Asked) -> list[dict[str, Any]]:
+        """What the benchmark's owner sees besides: each model's association, at version 3."""
+        if self.user_id != self.benchmark_owner_id or "dataset" in asked.query:
+            return []
+        return [
+            answers.association(20 + model, version=3, part_kind="model", part_id=model, state="APPROVED")
+            for model in self.models
+        ]
 
     def _association(self, body: dict[str, Any]) -> dict[str, Any]:
         return answers.association(8, part_id=body["dataset_id"], summary=body["summary"])

@@ -99,7 +99,7 @@ def another(column: str) -> str:
     """Another value than a column has."""
     if column.startswith(("is_", "public_")):
         return f"NOT {column}"
-    if column.endswith("_id"):
+    if column.endswith("_id") or column == "priority":
         return f"{column} + 1"
     return {
         "state": "CASE state WHEN 'OPERATION' THEN 'DEVELOPMENT' ELSE 'PENDING' END",

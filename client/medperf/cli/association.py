@@ -221,7 +221,7 @@ def set_priority(session: Session, benchmark_uid: int, model_uid: int, priority:
             f"Model {model_uid} is the reference model of benchmark {benchmark_uid}: it is run before all others.",
             hint=f"Name another of its models: medperf association ls --benchmark {benchmark_uid}",
         )
-    asked = Named(None, benchmark_uid, None, model_uid).find(session.gateway, *LIVE)
+    asked = Named(None, benchmark_uid, None, model_uid).find(session.gateway)
     click.echo(described(asked))
     body = AssociationPriority(priority=priority)
     if asked.state in LIVE:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from medperf.datasets import LocalDataset
     from medperf.errors import ClientError
     from medperf.home import Home
+    from medperf_contracts.associations import AssociationView
 
     from .work import Work
 
@@ -143,7 +144,7 @@ def run(
     with alone_with(session.home, chosen):
         dataset_id = registered_id(chosen)
         association = approved_association(gateway, benchmark_id, dataset_id)
-        due = wanted_models(_due(session, benchmark_id, dataset_id, association.id), models, models_file)
+        due = wanted_models(_due(session, association), models, models_file)
         work = Work.begin(session, Progress(len(due), at_once=jobs), how, jobs=jobs)
         metrics_id = benchmark_view(gateway, benchmark_id).metrics_id
         order = Order(benchmark_id, ignore_model_errors=ignore_model_errors, rerun=rerun, jobs=jobs)
@@ -151,12 +152,15 @@ def run(
     report(outcomes)
 
 
-def _due(session: Session, benchmark_id: int, dataset_id: int, association_id: int) -> list[int]:
+def _due(session: Session, association: AssociationView) -> list[int]:
     """The IDs of the benchmark's models, in the order in which the server, or a bundle, says to run them."""
     from medperf.errors import NotApproved
     from medperf_contracts.results import DueView
 
-    seen = [f"benchmark/{benchmark_id}", f"dataset/{dataset_id}", f"association/{association_id}"]
+    from .work import news_of_due
+
+    benchmark_id, dataset_id = association.benchmark_id, association.part_id
+    seen = news_of_due(session, association)
     items = session.gateway.items(
         "/due", DueView, seen=seen, is_one_page=True, benchmark=benchmark_id, dataset=dataset_id
     )

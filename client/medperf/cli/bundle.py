@@ -149,13 +149,13 @@ def _due(session: Session, benchmark: BenchmarkView, dataset_id: int | None) -> 
     """What is due of the dataset, which must be approved; None without one: then the benchmark must be open."""
     from medperf_contracts.results import DueView
 
-    from .work import approved_association, check_open
+    from .work import approved_association, check_open, news_of_due
 
     if dataset_id is None:
         check_open(benchmark)
         return None
     association = approved_association(session.gateway, benchmark.id, dataset_id)
-    seen = [f"benchmark/{benchmark.id}", f"dataset/{dataset_id}", f"association/{association.id}"]
+    seen = news_of_due(session, association)
     asked = {"benchmark": benchmark.id, "dataset": dataset_id}
     due = list(session.gateway.items("/due", DueView, seen=seen, is_one_page=True, **asked))
     if not due:

@@ -206,6 +206,23 @@ def approved_association(gateway: Gateway, benchmark_id: int, dataset_id: int) -
     )
 
 
+def news_of_due(session: Session, association: AssociationView) -> list[str]:
+    """What the question of what is due builds on; for the benchmark's owner also its models and their priorities.
+
+    The list of them says their versions, so that an order that was set a moment ago is the one that is answered.
+    """
+    from medperf_contracts.associations import AssociationState, AssociationView, PartKind
+
+    benchmark_id = association.benchmark_id
+    news = [f"benchmark/{benchmark_id}", f"dataset/{association.part_id}", f"association/{association.id}"]
+    if session.is_offline or association.benchmark_owner_id != session.gateway.user_id:
+        return news
+    approved = session.gateway.items(
+        "/associations", AssociationView, benchmark=benchmark_id, state=AssociationState.APPROVED
+    )
+    return news + [f"association/{one.id}" for one in approved if one.part_kind is PartKind.MODEL]
+
+
 def ask_to_take_part(gateway: Gateway, body: NewAssociation, seen: Sequence[str]) -> AssociationView:
     """Send a request to take part; the one that is live where it was asked for from elsewhere meanwhile."""
     from medperf_contracts.associations import AssociationView
