@@ -154,6 +154,18 @@ def test_a_bundle_keeps_the_order_in_which_models_are_due_with_their_priorities(
     assert [(item.model_id, item.priority) for item in due] == [(4, 10), (2, 0)]
 
 
+def test_what_is_due_is_known_offline_also_where_the_benchmarks_owner_made_the_bundle(
+    medperf: Medperf, server: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Online the owner asks for the models' associations first, which no bundle holds."""
+    server.benchmark_owner_id = server.user_id
+    assert medperf(*EXPORT, "--data_uid", 9, "--output", tmp_path / "stick.tar")[0] == 0
+    monkeypatch.setenv("MEDPERF_HOME", str(tmp_path / "site"))
+    assert medperf("bundle", "import", tmp_path / "stick.tar", "--yes")[0] == 0
+    code, _, err = medperf(*EXPORT, "--data_uid", 9, "--output", tmp_path / "copy.tar", "--offline")
+    assert code == 0, err
+
+
 def test_the_file_and_the_folder_are_the_same_bundle(
     medperf: Medperf, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

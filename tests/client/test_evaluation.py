@@ -355,6 +355,8 @@ def test_who_owns_the_benchmark_is_answered_in_the_order_that_they_have_just_set
     assert medperf(*RUN)[0] == 0
     (due,) = [asked for asked in server.asked if asked.path == "/api/v1/due"]
     assert due.headers["medperf-seen"] == f"association/7@1{models}"
+    lists = [asked.query for asked in server.asked if asked.path == "/api/v1/associations"]
+    assert ["dataset" in query for query in lists] == ([True, False] if models else [True])
 
 
 def test_before_a_run_is_said_how_much_is_to_be_done_and_how_long_it_took_before(
