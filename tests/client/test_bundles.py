@@ -19,7 +19,9 @@ from containers.image_files import layer, of_docker, write_tar
 from containers.small import Shelf, archive_of, manifest_of
 from medperf.api import Gateway
 from medperf.cli.main import run
+from medperf.engines.docker_connection import podman
 from medperf.home import Home
+from medperf.image_archives import read_image_archive
 from medperf.manifest import Role
 from medperf.offline import offline_gateway
 from medperf_contracts.hashing import benchmark_hash, container_hash
@@ -446,6 +448,28 @@ def test_an_image_that_is_registered_by_its_id_is_saved_and_found_again_at_the_s
     code, _, err = medperf("bundle", "import", tmp_path / "stick", "--yes")
     assert (code, "is not what its name says" in err) == (8, True), err
     assert kept(tmp_path) == []
+
+
+def test_where_podman_alone_answers_it_saves_the_image(
+    medperf: Medperf,
+    server: Registry,
+    podman_base_image: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entries, image_id = of_docker(layer("file", b"of a bundle that Podman made"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
+    with closing(docker.DockerClient(podman().address)) as daemon:
+        loaded(daemon, write_tar(tmp_path / "image.tar", entries))
+        with_image(server, 4, image_hash=image_id)
+        code, _, err = medperf(*EXPORT, "--data_uid", 9, "--output", tmp_path / "stick")
+        assert code == 0, err
+        daemon.images.remove(image_id, force=True)
+    saved = tmp_path / "stick" / "images" / f"{image_id}.tar"
+    assert image_id in (read_image_archive(saved).sha256, *read_image_archive(saved).digests)
+    monkeypatch.setenv("CONTAINER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
+    code, _, err = medperf(*EXPORT, "--data_uid", 9, "--output", tmp_path / "another")
+    assert (code, "No Docker engine answers" in err) == (9, True), err
 
 
 def chosen_at_the_site(tmp_path: Path, view: ContainerView) -> str:

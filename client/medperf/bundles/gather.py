@@ -28,13 +28,13 @@ class Gathering:
     """A bundle's folder while it is filled.
 
     `platform` is what the site will run containers with: `docker`, `sandbox`, or None for either. `target` is
-    pip's words for the site's Python and machine.
+    pip's words for the site's Python and machine. An image is saved by the first of `engines` that answers.
     """
 
     folder: Path
     home: Home
     assets: Assets
-    docker: DockerEngine
+    engines: Sequence[DockerEngine]
     platform: str | None
     target: Sequence[str]
     say: Callable[[str], None]
@@ -107,18 +107,32 @@ class Gathering:
         place.parent.mkdir(exist_ok=True)
         if place.exists():
             return
-        self.docker.check()
+        engine = self._answering()
         with place.open("wb") as file:
-            self.docker.save_image(image, file, on_line=self.say)
+            engine.save_image(image, file, on_line=self.say)
         found = read_image_archive(place)
         if image.sha256 not in (found.sha256, *found.digests):
             place.unlink()
             raise EngineUnavailable(
                 f"The image {image.name} is registered by the digest of its registry's manifest, which a file of"
-                " Docker's does not carry",
+                f" {engine.title}'s does not carry",
                 hint="Ask its owner to register it as an archive (its --image_url), or have"
                 " the site run it in the sandbox (--platform sandbox).",
             )
+
+    def _answering(self) -> DockerEngine:
+        """The engine that images are had from; EngineUnavailable, of the first, where none answers."""
+        silent: EngineUnavailable | None = None
+        for engine in self.engines:
+            try:
+                engine.check()
+            except EngineUnavailable as error:
+                silent = silent or error
+            else:
+                return engine
+        if silent is None:
+            raise ValueError("no engine is asked for images")
+        raise silent
 
 
 def _as_list(things: Sequence[BaseModel]) -> bytes:

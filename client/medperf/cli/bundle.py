@@ -72,6 +72,7 @@ def export(
     """Write all that a site needs to run a benchmark without asking the server. Nothing of the site is in it."""
     from medperf.bundles.gather import Gathering
     from medperf.engines.docker import DockerEngine
+    from medperf.engines.docker_connection import podman
     from medperf.scratch import scratch_folder
 
     from .progress import Progress
@@ -83,14 +84,15 @@ def export(
     due = _due(session, benchmark, dataset_id)
     models = [benchmark.reference_model_id] if due is None else [one.model_id for one in due]
     session.progress = progress = Progress(len(models) + 2)
-    docker = DockerEngine(session.home.root)
-    click.get_current_context().call_on_close(docker.close)
+    engines = (DockerEngine(session.home.root), DockerEngine(session.home.root, podman()))
+    for engine in engines:
+        click.get_current_context().call_on_close(engine.close)
     with scratch_folder(session.home) as scratch:
         folder = scratch / "bundle"
         folder.mkdir()
         target = target_options(python_version or "", machine or "")
         assets = downloads(session, progress)
-        into = Gathering(folder, session.home, assets, docker, platform, target, progress.line)
+        into = Gathering(folder, session.home, assets, engines, platform, target, progress.line)
         maker = _answers(session, into, benchmark, dataset_id, due)
         _containers(session, into, benchmark, models, progress)
         made = _manifest(session, folder, benchmark, dataset_id, maker)
