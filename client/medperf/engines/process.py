@@ -1,4 +1,4 @@
-"""The process of one sandboxed run: the launcher that becomes bubblewrap, its output, and its end."""
+"""The process of one run that is this client's child: the launcher, its output, and its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _READ_BYTES = 64 * 1024
 _END_SECONDS = 30.0
 
 
-class SandboxProcess:
+class LocalProcess:
     """The launcher, waiting for its plan. It dies with the thread that made it."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class SandboxProcess:
 
     @property
     def has_output(self) -> bool:
-        """Whether output may still come: bubblewrap holds it open itself, so its end is the run's."""
+        """Whether output may still come: what waits outside holds it open itself, so its end is the run's."""
         return self.output in self._open
 
     def read(self, timeout_seconds: float) -> bytes:
@@ -76,10 +76,10 @@ class SandboxProcess:
             self._process.kill()
 
     def end(self) -> dict[str, int]:
-        """Kill what still runs and wait until nothing of it is left; bubblewrap's report, as `exit-code`.
+        """Kill what still runs and wait until nothing of it is left; what was reported, as `exit-code`.
 
-        A report without `child-pid` is a sandbox that could not be made. Where it was interrupted it can be called
-        again.
+        A report without `child-pid` is a confinement that could not be made. Where it was interrupted it can be
+        called again.
         """
         self.kill()
         if not self._has_plan:
@@ -104,7 +104,7 @@ class SandboxProcess:
 
 
 def _numbers(text: str) -> dict[str, int]:
-    """The numbers in bubblewrap's status: JSON objects, one after another, the last perhaps cut off."""
+    """The numbers in the status: JSON objects, one after another, the last perhaps cut off."""
     found: dict[str, int] = {}
     decoder = json.JSONDecoder()
     rest = text.lstrip()
@@ -119,7 +119,7 @@ def _numbers(text: str) -> dict[str, int]:
 
 
 def _wait_for_end(first_inside: int, deadline: float) -> None:
-    """Wait until the sandbox's first process has ended: the kernel ends all others in its namespace before it."""
+    """Wait until the first process inside has ended: the kernel ends all others in its namespace before it."""
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{first_inside}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
