@@ -305,8 +305,11 @@ def test_the_environment_goes_before_what_is_remembered_and_is_not_remembered(
     begin(None).choose(container(SANDBOX, None))
     monkeypatch.delenv("MEDPERF_PLATFORM")
     assert begin(None).platform is Platform.AUTO
+    # As it is called elsewhere.
     monkeypatch.setenv("MEDPERF_PLATFORM", "singularity")
-    with pytest.raises(UsageError, match="singularity"):
+    assert begin(None).platform is Platform.APPTAINER
+    monkeypatch.setenv("MEDPERF_PLATFORM", "charliecloud")
+    with pytest.raises(UsageError, match="charliecloud"):
         begin(None)
 
 

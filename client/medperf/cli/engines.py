@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from medperf.preferences import PLATFORMS
+from medperf.preferences import OTHER_NAMES, PLATFORMS
 from medperf.terminal import printable
 
 from .prompts import confirm
@@ -41,6 +41,14 @@ class Amount(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
         return number
+
+
+class PlatformName(click.Choice[str]):
+    """A platform, by any of its names."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found: str = super().convert(OTHER_NAMES.get(value, value), param, ctx)
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
         click.option(
             "--writable_root",
             is_flag=True,
-            help="Let images write to their own files: to a layer that is thrown away. Docker only; asks.",
+            help="Let images write to their own files: to a layer that is thrown away. Not in the sandbox; asks.",
         ),
         click.option(
             "--cpus", type=Amount(min=0.1, max=10_000), metavar="N", help="Processors for a task; all of them."
@@ -105,9 +113,9 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
         ),
         click.option(
             "--platform",
-            type=click.Choice(PLATFORMS),
-            help="What runs containers: docker, podman, sandbox, or auto: the first that has the registered image."
-            " Remembered; MEDPERF_PLATFORM goes before what is remembered.",
+            type=PlatformName(PLATFORMS),
+            help="What runs containers: docker, podman, apptainer (singularity too), sandbox, or auto: the first"
+            " that has the registered image. Remembered; MEDPERF_PLATFORM goes before what is remembered.",
         ),
     ):
         wrapped = option(wrapped)

@@ -97,14 +97,14 @@ def threads_of(uid: int) -> int:
 
 
 def enclose(plan: dict[str, Any]) -> NoReturn:
-    """Execute the plan's command as the first process of namespaces of its own, in which this user may mount.
+    """Execute the plan's command in namespaces of its own, in which this user may mount.
 
     For a program whose own are weaker. This process stays outside: it reports as bubblewrap does which process is
     inside and how that ended, and when it is killed, the kernel kills all that are inside.
     """
     enclosure = plan["enclosure"]
     os.set_inheritable(enclosure["status"], False)
-    _own_namespaces(enclosure["namespaces"])
+    _own_namespaces(enclosure["inside_id"], enclosure["namespaces"])
     if plan["real_id"] is None:
         stage(plan["mounts"], None)
     _furnish(enclosure)
@@ -112,36 +112,56 @@ def enclose(plan: dict[str, Any]) -> NoReturn:
     failed, tell_failed = os.pipe()
     child = os.fork()
     if child == 0:
-        try:
-            os.close(is_alive)
-            _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
-            if select.select([alive], [], [], 0)[0]:  # the one outside died before the line above
-                os._exit(SETUP_FAILED)
-            _mount("proc", "/proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "proc")
-            # A site may have a set-id `starter-suid` or `fusermount3`.
-            _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
-            os.execve(plan["command"][0], plan["command"], plan["environment"])  # noqa: S606
-        except OSError:
-            os.write(tell_failed, b"!")
-            raise
+        os.close(is_alive)
+        _be_first(plan, alive, tell_failed)
     os.close(tell_failed)
     if not os.read(failed, 1):
         os.write(enclosure["status"], json.dumps({"child-pid": child}).encode())
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = code if code >= 0 else 128 - code
+    code = _exit_code(os.waitpid(child, 0)[1])
     os.write(enclosure["status"], json.dumps({"exit-code": code}).encode())
     os._exit(code)
 
 
-def _own_namespaces(more: int) -> None:
-    """Namespaces of this process's own, below which so many `more` of users can be made."""
+def _be_first(plan: dict[str, Any], alive: int, tell_failed: int) -> NoReturn:
+    """Be the first process inside, which dies with the one outside, until the command has ended.
+
+    The command cannot be that itself: the kernel forgets whom it is to die with when it makes a user namespace.
+    """
+    try:
+        _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
+        if select.select([alive], [], [], 0)[0]:  # the one outside died before the line above
+            os._exit(SETUP_FAILED)
+        _mount("proc", "/proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "proc")
+        # A site may have a set-id `starter-suid` or `fusermount3`.
+        _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+        command = os.fork()
+        if command == 0:
+            os.execve(plan["command"][0], plan["command"], plan["environment"])  # noqa: S606
+    except OSError:
+        os.write(tell_failed, b"!")
+        raise
+    os.close(tell_failed)
+    while True:
+        ended, status = os.wait()  # those too that lost their parent
+        if ended == command:
+            os._exit(_exit_code(status))
+
+
+def _exit_code(status: int) -> int:
+    """As a shell has it: a signal counts from 128 on."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _own_namespaces(inside_id: int, more: int) -> None:
+    """Namespaces of this process's own, where it sees itself as `inside_id`; `more` of users can be made below."""
     uid, gid = os.getuid(), os.getgid()
     # A process that changed its user is root's to look into: its maps would be too.
     _checked(_libc.prctl(_PR_SET_DUMPABLE, 1), "prctl")
     _checked(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_OTHERS), "unshare")
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    Path("/proc/self/uid_map").write_text(f"{inside_id} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{inside_id} {gid} 1")
     Path("/proc/sys/user/max_user_namespaces").write_text(str(more))
     name = b"container"
     _checked(_libc.sethostname(name, len(name)), "sethostname")

@@ -95,6 +95,13 @@ class Manifest:
     is_singularity: bool = False
 
     @property
+    def image_name(self) -> str | None:
+        """What its image is called; None where it has none."""
+        if self.docker is not None:
+            return self.docker.image
+        return self.name if self.is_singularity else None
+
+    @property
     def asks_for_gpus(self) -> bool:
         """Whether it asks for accelerators, by their number or as an engine's arguments."""
         return self.gpus > 0 or (self.docker is not None and self.docker.gpus not in (None, "0"))
