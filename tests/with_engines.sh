@@ -103,7 +103,7 @@ make_sif() {
     wait "$apptainer_pid" || { mv "$engine/apptainer.log" "$engine/sif-failed"; return; }
     # Read a hundred times: not worth packing.
     { docker save -o "$engine/base.tar" "$(cat "$engine/base")" && chmod 644 "$engine/base.tar" &&
-        apptainer build --mksquashfs-args -no-compression "$engine/base.sif" "docker-archive:$engine/base.tar" &&
+        apptainer build --mksquashfs-args '-noI -noD -noF -noX' "$engine/base.sif" "docker-archive:$engine/base.tar" &&
         rm "$engine/base.tar"; } >"$engine/sif.log" 2>&1 &&
         echo "$engine/base.sif" >"$engine/base-sif.part" && mv "$engine/base-sif.part" "$engine/base-sif" ||
         mv "$engine/sif.log" "$engine/sif-failed"

@@ -244,6 +244,7 @@ def test_a_container_of_this_machine_is_named_by_its_folder_and_told_to_bring_it
 class Answering:
     """An engine at the seam that is there."""
 
+    name = "docker"
     title = "Docker"
 
     def check(self) -> str:

@@ -18,7 +18,11 @@ def read_mlcube(top: Mapping[str, Any]) -> Manifest:
     sandbox = read_sandbox(top["sandbox"]) if "sandbox" in top else None
     tasks = _tasks(top.get("tasks"))
     docker = parse_docker(mapping(top["docker"], "docker")) if top.get("docker") is not None else None
-    if docker is None and sandbox is None:
+    # Of a file: which one is run says the registration, by its hash.
+    is_singularity = docker is None and sandbox is None and top.get("singularity") is not None
+    if is_singularity:
+        mapping(top["singularity"], "singularity")
+    elif docker is None and sandbox is None:
         refuse("docker", "is missing, and so is sandbox: nothing says how to run the container")
     for task in tasks.values():
         if sandbox and task.entrypoint:
@@ -36,6 +40,7 @@ def read_mlcube(top: Mapping[str, Any]) -> Manifest:
         docker=docker,
         sandbox=sandbox,
         gpus=gpus,
+        is_singularity=is_singularity,
     )
 
 
