@@ -19,6 +19,7 @@ import pytest
 from containers.attack import AS_ROOT, CALLERS, Client, cgroups_of, eventually, make_client, processes_with
 from containers.image_files import config, layer, of_docker, of_oci, sha256, write_tar
 from containers.small import Site, config_of, manifest_of
+from medperf.cache import Kind, kept_things
 from medperf.containers import LocalContainer
 from medperf.engines.apptainer import ApptainerEngine, log_of
 from medperf.engines.apptainer_machine import check_installation, parse_installation
@@ -401,6 +402,10 @@ def test_a_registered_file_is_run(
         known = archive.sha256 if kind == "archive" else sha256(sif.read_bytes())
         assert choice.reason == f"{wanted}: it has the registered image sha256:{known[:12]}"
         assert predictions(site, model, here) == PREDICTIONS
+    made = [kept for kept in kept_things(site.home) if kept.kind is Kind.SIF]
+    assert [(kept.name, kept.containers, kept.is_whole()) for kept in made] == (
+        [(archive.sha256, (f"{view.id} ({view.name})",), True)] if kind == "archive" else []
+    )
 
 
 @pytest.mark.usefixtures("base_image")

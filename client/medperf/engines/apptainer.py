@@ -35,6 +35,9 @@ from medperf.errors import ClientError, EngineUnavailable
 from medperf.image_archives import ImageArchive, as_docker_loads_it, checked_settings
 
 _SIF, _FOLDER = "image.sif", "folder"
+# For one machine's use: half the time, a tenth larger. It was tried with 1.4.
+_PACKING = ("--mksquashfs-args", "-Xcompression-level 1")
+_TAKES_PACKING = (1, 4)
 _NOWHERE = Path("/nowhere")
 # So Apptainer begins what it says itself.
 _SAID = re.compile(r"(FATAL|ERROR) *:")
@@ -135,7 +138,9 @@ class ApptainerEngine(LocalEngine):
         What it unpacks can do as little as a container: there is no network, no other file, no right. The log,
         beside the folder, says why it failed.
         """
-        return self._run_tool(folder, ("build", "--disable-cache", f"{WORK}/{_SIF}", source))
+        found = self._installation
+        packing = _PACKING if found.name == "apptainer" and found.version[:2] >= _TAKES_PACKING else ()
+        return self._run_tool(folder, ("build", "--disable-cache", *packing, f"{WORK}/{_SIF}", source))
 
     @cached_property
     def _installation(self) -> Installation:

@@ -44,7 +44,6 @@ def main() -> NoReturn:
     os.dup2(null, 0)
     die_with(plan["parent"])
     if plan["real_id"] is not None:
-        _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
         stage(plan["mounts"], plan["real_id"])
         take_id(plan["real_id"])
         die_with(plan["parent"])  # the kernel forgets it at a change of user
@@ -176,7 +175,7 @@ def _furnish(enclosure: dict[str, Any]) -> None:
         Path(path).mkdir(exist_ok=True)
         _mount("tmpfs", path, _MS_NOSUID | _MS_NODEV, "tmpfs", f"mode=1777,size={size}")
     for path in enclosure["points"]:
-        Path(path).mkdir(parents=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
     for path, target in enclosure["links"].items():
         Path(path).symlink_to(target)
     for path, host in enclosure["binds"].items():
@@ -190,7 +189,7 @@ def _furnish(enclosure: dict[str, Any]) -> None:
 
 
 def stage(mounts: list[dict[str, Any]], real_id: int | None) -> None:
-    """Bind each host path to /tmp/0, /tmp/1, … in a mount namespace of this process's own, which it is in.
+    """Bind each host path to /tmp/0, /tmp/1, … in a mount namespace of this process's own.
 
     The user that it becomes need not be able to pass the folders above them (a home folder of mode 700). Each is
     mapped, where kernel and file system can (from Linux 5.12 on), so that the owner of its top appears as that
