@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINES = ("sandbox", "docker", "podman")
+ENGINES = ("sandbox", "docker", "podman", "apptainer")
 BEGIN, END = (
     "<!-- Made by docs/generate.py of the tests' markers: mark a test, then run it. -->",
     "<!-- To here. -->",
@@ -40,6 +40,7 @@ GUARANTEES = {
 _CLIENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "test_confinement.py": dict.fromkeys(("client", "one_client", "bounded_client"), ENGINES),
     "test_sandbox.py": dict.fromkeys(("client", "one_client", "root_client"), ("sandbox",)),
+    "test_apptainer.py": dict.fromkeys(("client", "one_client"), ("apptainer",)),
     "test_docker.py": {"client": ("docker",), "one_client": ("docker",), "image_client": ("docker", "podman")},
     "test_surviving_runs.py": {"machine_with": ("docker",)},
     "test_signals.py": {"trial": ("docker",)},
@@ -47,6 +48,7 @@ _CLIENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 # Where there is no test of an engine's own: why.
 _REASONS = {
     ("sandbox", "told to end"): "as below",
+    ("apptainer", "told to end"): "as below",
     ("podman", "own files"): "as Docker: the same options, not tried",
     ("podman", "told to end"): "as Docker: the same code, not tried",
     ("podman", "killed"): "as Docker: the same code, not tried",

@@ -58,6 +58,12 @@ def rootless_base_image() -> str:
     return _image_in("rootless-base", "rootless-failed")
 
 
+@pytest.fixture(scope="session")
+def base_sif() -> Path:
+    """The same image as a Singularity file."""
+    return Path(_image_in("base-sif", "sif-failed"))
+
+
 def _image_in(file: str, failed: str) -> str:
     named = os.environ.get(ENGINE)
     if not named:

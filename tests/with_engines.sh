@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs a command with container engines: the Docker that answers, else Debian's docker.io, and Podman, which are started
-# for this command only.
+# for this command only; and Apptainer.
 #
 #   tests/with_engines.sh [--networks] COMMAND [ARGUMENT ...]
 #
@@ -8,7 +8,9 @@
 # What the tests need of them is in the folder that MEDPERF_TEST_ENGINE names: `base` holds the ID of an image with
 # Python 3 once it is there (it is made while the first tests run), `failed` why there will be none. `podman-base` and
 # `podman-failed` are the same of Podman, whose address is in CONTAINER_HOST; `rootless-base` and `rootless-failed` of a
-# Podman without root: MEDPERF_TEST_ROOTLESS has its user's number and its address. That user is made for it.
+# Podman without root: MEDPERF_TEST_ROOTLESS has its user's number and its address. That user is made for it. `base-sif`
+# is the path of the same image as a Singularity file, and `sif-failed` why there is none: Apptainer is put here where it
+# can be (tests/apptainer.sh).
 # MEDPERF_TEST_BASE may name an image to take as the base; else python:3.11-slim is pulled, and where no registry
 # answers, one is made with debootstrap. That takes a minute, so it is kept in .cache/.
 set -eu
@@ -142,6 +144,16 @@ fill_podman() {
     [ -z "$rootless_pid" ] || fill "${MEDPERF_TEST_ROOTLESS#* }" rootless
 }
 
+make_sif() {
+    wait "$apptainer_pid" || { mv "$engine/apptainer.log" "$engine/sif-failed"; return; }
+    # Read a hundred times: not worth packing.
+    { docker save -o "$engine/base.tar" "$(cat "$engine/base")" && chmod 644 "$engine/base.tar" &&
+        apptainer build --mksquashfs-args '-noI -noD -noF -noX' "$engine/base.sif" "docker-archive:$engine/base.tar" &&
+        rm "$engine/base.tar"; } >"$engine/sif.log" 2>&1 &&
+        echo "$engine/base.sif" >"$engine/base-sif.part" && mv "$engine/base-sif.part" "$engine/base-sif" ||
+        mv "$engine/sif.log" "$engine/sif-failed"
+}
+
 make_base() {
     if [ -n "${MEDPERF_TEST_BASE:-}" ]; then
         docker image inspect --format '{{.Id}}' "$MEDPERF_TEST_BASE"
@@ -164,8 +176,10 @@ fi
 start_podman
 start_rootless
 {
+    "$here/tests/apptainer.sh" >"$engine/apptainer.log" 2>&1 &
+    apptainer_pid=$!
     make_base >"$engine/base.part" 2>"$engine/base.log" && mv "$engine/base.part" "$engine/base" || mv "$engine/base.log" "$engine/failed"
-    [ ! -f "$engine/base" ] || fill_podman
+    [ ! -f "$engine/base" ] || { fill_podman; make_sif; }
 } &
 base_pid=$!
 

@@ -19,6 +19,7 @@ from medperf.engines.packages import WHEELS, packages_folder
 from medperf.errors import BadManifest
 from medperf.files import write_atomically
 from medperf.home import Home
+from medperf.images import SIFS, kept_image, saved_file
 from medperf.journal import Journal
 from medperf.manifest import parse_manifest
 from medperf.parts import kept_parts
@@ -34,6 +35,7 @@ class Kind(StrEnum):
     FILE = "file"
     CONTAINER = "container"
     PACKAGES = "packages"
+    SIF = "image for Apptainer"
     WHEEL = "wheel"
     PART = "part of a file"
 
@@ -113,6 +115,7 @@ def kept_things(home: Home) -> list[Kept]:
         *_things(Kind.FILE, (home.assets / "sha256").glob("[0-9a-f]" * _HEX_DIGITS), users),
         *_things(Kind.CONTAINER, home.containers.glob("[0-9a-f]" * _HEX_DIGITS), users),
         *_things(Kind.PACKAGES, (seal.parent for seal in home.environments.glob(f"*/{SEAL}")), users),
+        *_things(Kind.SIF, (seal.parent for seal in (home.root / SIFS).glob(f"*/{SEAL}")), users),
         *_things(Kind.WHEEL, (home.environments / WHEELS).glob("*.whl"), users),
         *_things(Kind.PART, iter(kept_parts(home.assets / PARTS)), users),
     ]
@@ -129,10 +132,10 @@ def _users(home: Home) -> _Users:
     users = _Users()
     running = _running(home)
     for folder in home.containers.glob("[0-9a-f]" * _HEX_DIGITS):
-        packages = list(_packages(home, folder))
-        if folder.name in running:
-            users.at_work.update((folder, *packages))
         about = _read_about(folder / _ABOUT)
+        made = [*_packages(home, folder), *_sifs(home, about)]
+        if folder.name in running:
+            users.at_work.update((folder, *made))
         if about is None:
             continue
         name, used_at = f"{about.id} ({about.name})", _used_at(folder)
@@ -142,7 +145,7 @@ def _users(home: Home) -> _Users:
             # Where the image came as a file of Docker's, its hash is of the image and not of the file.
             for saved in _saved_as(home, sha256):
                 users.add(home.assets / "sha256" / saved, name, used_at)
-        for place in packages:
+        for place in made:
             users.add(place, name, used_at)
     return users
 
@@ -155,10 +158,14 @@ def _running(home: Home) -> frozenset[str]:
 
 
 def _saved_as(home: Home, image_hash: str) -> list[str]:
-    from medperf.images import saved_file
-
     found = saved_file(home.assets, image_hash)
     return [] if found is None else [found]
+
+
+def _sifs(home: Home, about: _About | None) -> Iterator[Path]:
+    """What was made for Apptainer of a container's image, if it was."""
+    for sha256 in about.files if about is not None else ():
+        yield home.root / SIFS / (kept_image(home.assets, sha256) or sha256)
 
 
 def _packages(home: Home, folder: Path) -> Iterator[Path]:

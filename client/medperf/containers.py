@@ -94,8 +94,8 @@ def fetch_container(view: ContainerView, *, role: Role, home: Home, assets: Asse
     note_container(folder.parent, view)
     # Behind a URL is an archive, and the hash is the archive's.
     archived = None
-    if view.image_url is not None and view.image_hash is not None and manifest.docker is not None:
-        archived = ArchivedImage(manifest.docker.image, view.image_url, view.image_hash, assets)
+    if view.image_url is not None and view.image_hash is not None and manifest.image_name is not None:
+        archived = ArchivedImage(manifest.image_name, view.image_url, view.image_hash, assets)
     named = view.image_hash if view.image_url is None else None
     return LocalContainer(
         view.id,

@@ -73,20 +73,66 @@ def read_image_archive(file: Path, *, name: str | None = None) -> ImageArchive:
     return found
 
 
-def as_docker_loads_it(archive: ImageArchive) -> Iterator[bytes]:
-    """The archive as a stream for `docker load`: its image alone, without the names that it would take here."""
+def checked_settings(archive: ImageArchive) -> Mapping[str, Any]:
+    """What the image's configuration says of its program; BadManifest unless each layer is the one that it names.
+
+    Docker finds that out itself. The image's ID, the hash of its configuration, says nothing of it before.
+    """
+    found: dict[str, str] = {}
+    with _readable(archive.file.name):
+        for tar, member in _members(archive.file, archive.file.name):
+            name = _plain(member.name)
+            opened = tar.extractfile(member) if name in (archive.config, *archive.layers) else None
+            if opened is None:
+                continue
+            if name == archive.config:
+                config = json.loads(opened.read())
+                continue
+            found[name] = _unpacked_sha256(opened)
+    named = config.get("rootfs", {}).get("diff_ids")
+    if named != [f"sha256:{found[name]}" for name in archive.layers]:
+        _refuse(
+            archive.file.name, "its layers are not those of its configuration, or packed in a way of their own"
+        )
+    return config.get("config") or {}
+
+
+def _unpacked_sha256(layer: IO[bytes]) -> str:
+    """Of a layer without its compression: gzip, or none."""
+    hasher = hashlib.sha256()
+    packed = layer.read(_CHUNK_BYTES)
+    unpacking = zlib.decompressobj(wbits=31) if packed.startswith(b"\x1f\x8b") else None
+    while packed:
+        if unpacking is None:
+            hasher.update(packed)
+            packed = b""
+        else:
+            hasher.update(unpacking.decompress(packed, _CHUNK_BYTES))
+            packed = unpacking.unconsumed_tail or unpacking.unused_data
+            if unpacking.eof:  # it may consist of several
+                unpacking = zlib.decompressobj(wbits=31)
+        packed = packed or layer.read(_CHUNK_BYTES)
+    return hasher.hexdigest()
+
+
+def as_docker_loads_it(archive: ImageArchive, *, with_layout: bool = True) -> Iterator[bytes]:
+    """The archive as a stream for `docker load`: its image alone, without the names that it would take here.
+
+    Without its layout it is one for programs that know no archive in both forms.
+    """
     parts = [archive.config, *archive.layers]
+    manifest = archive.manifest if with_layout else None
     # An OCI layout's parts are found by their names; those of others get names that lead nowhere else.
-    names = {part: part if archive.manifest else f"{number}.part" for number, part in enumerate(parts)}
+    names = {part: part if manifest else f"{number}.part" for number, part in enumerate(parts)}
     listed = [{"Config": names[parts[0]], "RepoTags": None, "Layers": [names[part] for part in parts[1:]]}]
     yield _entry(_MANIFEST, json.dumps(listed).encode())
     with _readable(archive.file.name):
         for tar, member in _members(archive.file, archive.file.name):
             name = _plain(member.name)
-            opened = tar.extractfile(member) if member.isreg() and name in {*names, archive.manifest} else None
+            opened = tar.extractfile(member) if member.isreg() and name in {*names, manifest} else None
             if opened is None:
                 continue
-            if name == archive.manifest:
+            if name == manifest:
                 content = opened.read()
                 yield _entry(name, content) + _as_layout(name, content)
                 continue

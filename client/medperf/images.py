@@ -9,11 +9,13 @@ from pathlib import Path
 
 from medperf.assets import Assets
 from medperf.engines.base import Image
-from medperf.errors import EngineUnavailable, IntegrityError
+from medperf.errors import IntegrityError
 from medperf.files import make_private_folder, write_atomically
 from medperf.image_archives import ImageArchive, is_sif, read_image_archive
 
 RECORDS = "images"
+# In the local folder: what was made for Apptainer of images in archives, each by the hash of its image.
+SIFS = "sifs"
 _DIGESTS = re.compile(r"([0-9a-f]{64}\n)+", re.ASCII)
 
 
@@ -34,13 +36,21 @@ class ArchivedImage:
     def identify(self) -> Image:
         """Which image it is, from the archive itself; fetched where that is not known yet.
 
-        IntegrityError where the URL gives another file, BadManifest where it is no archive of one image,
-        EngineUnavailable where it is another engine's.
+        IntegrityError where the URL gives another file, BadManifest where it is no archive of one image.
         """
         if self.known is None:
-            digests = _read_record(self._record) or _digests(self._read())
+            digests = _read_record(self._record)
+            if not digests:
+                file = self._fetch()
+                if is_sif(file):
+                    self.known = Image(self.name, self.sha256, sif=self._fetch)
+                    return self.known
+                digests = _digests(self._read())
             self.known = Image(self.name, digests[0], digests[1:], archive=self._bring)
         return self.known
+
+    def _fetch(self) -> Path:
+        return self.assets.fetch(self.url, self.sha256)
 
     def _bring(self) -> ImageArchive:
         found = self._read()
@@ -52,12 +62,7 @@ class ArchivedImage:
         return found
 
     def _read(self) -> ImageArchive:
-        file = self.assets.fetch(self.url, self.sha256)
-        if is_sif(file):
-            raise EngineUnavailable(
-                f"The image {self.url} is one of Singularity (SIF), which Docker does not run",
-                hint="Use `--platform sandbox`, or ask its owner for an archive made by `docker save`.",
-            )
+        file = self._fetch()
         found = read_image_archive(file, name=self.url)
         write_record(self._record, _digests(found))
         return found
@@ -65,6 +70,12 @@ class ArchivedImage:
     @property
     def _record(self) -> Path:
         return self.assets.root / RECORDS / self.sha256
+
+
+def kept_image(root: Path, sha256: str) -> str | None:
+    """The ID of the image that the archive with this hash holds, where that is known."""
+    record = _read_record(root / RECORDS / sha256)
+    return record[0] if record else None
 
 
 def keep_saved(assets: Assets, image_hash: str, archive_sha256: str) -> None:

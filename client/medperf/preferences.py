@@ -12,18 +12,20 @@ from medperf import safe_yaml
 from medperf.errors import IntegrityError, UsageError
 from medperf.files import write_atomically
 
-PLATFORMS = ("auto", "docker", "podman", "sandbox")
+PLATFORMS = ("auto", "docker", "podman", "apptainer", "sandbox")
+# What else a platform is called, by people and by commands that they have written down.
+OTHER_NAMES = {"singularity": "apptainer"}
 
 
 def platform_of_environment() -> str | None:
     """The platform that `MEDPERF_PLATFORM` names: for this environment, so that it is not remembered."""
     named = os.environ.get("MEDPERF_PLATFORM")
-    if named and named not in PLATFORMS:
+    if named and named not in (*PLATFORMS, *OTHER_NAMES):
         raise UsageError(
             f"MEDPERF_PLATFORM is {named!r}, which is no platform.",
             hint=f"Set it to {', '.join(PLATFORMS)}, or unset it.",
         )
-    return named or None
+    return OTHER_NAMES.get(named, named) if named else None
 
 
 class Preferences(BaseModel):
@@ -31,7 +33,7 @@ class Preferences(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    platform: Literal["auto", "docker", "podman", "sandbox"] = "auto"
+    platform: Literal["auto", "docker", "podman", "apptainer", "sandbox"] = "auto"
     has_agreed_to_sandbox: bool = False
 
     @classmethod

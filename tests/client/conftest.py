@@ -20,16 +20,23 @@ from peers.scripted_peer import Reply, Script, ScriptedPeer, by_path
 from tutorials.path import EmbeddedServer
 
 NewPerson = Callable[..., Person]
-# How memory and processes are bounded: in the sandbox by a cgroup where root can make one, else by rlimits and the
-# watcher; in Docker always by a cgroup.
-BOUNDS = [("sandbox", caller, cgroups) for caller, cgroups in (("root", True), ("root", False), ("user", False))]
+# How memory and processes are bounded: in the sandbox and Apptainer by a cgroup where root can make one, else by
+# rlimits and the watcher; in Docker always by a cgroup.
+BOUNDS = [
+    (engine, caller, cgroups)
+    for engine in ("sandbox", "apptainer")
+    for caller, cgroups in (("root", True), ("root", False), ("user", False))
+]
 BOUNDS += [
     (engine, caller, True) for engine, caller in (*(("docker", caller) for caller in CALLERS), ("podman", "root"))
 ]
 # A rootless Podman bounds them by a cgroup where it is given one, which none of the tests' machines does.
 BOUNDS += [("podman", "rootless", False)] * AS_ROOT
-ENGINES = [*((engine, caller) for engine in ("sandbox", "docker") for caller in CALLERS), ("podman", "root")]
-ENGINES += [("podman", "rootless")] * AS_ROOT
+ENGINES = [
+    *((engine, caller) for engine in ("sandbox", "docker", "apptainer") for caller in CALLERS),
+    ("podman", "root"),
+    *[("podman", "rootless")] * AS_ROOT,
+]
 
 BASE_IMAGES = {"docker": "base_image", "podman": "podman_base_image", "rootless": "rootless_base_image"}
 
@@ -108,7 +115,7 @@ def client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
         yield made
 
 
-@pytest.fixture(params=["sandbox", "docker", "podman"])
+@pytest.fixture(params=["sandbox", "docker", "podman", "apptainer"])
 def one_client(request: pytest.FixtureRequest, library: Path) -> Iterator[Client]:
     """Each engine, for what does not depend on who calls."""
     with _made(request, request.param, CALLERS[0], library) as made:
@@ -131,4 +138,5 @@ def _made(
 ) -> AbstractContextManager[Client]:
     of = BASE_IMAGES.get("rootless" if caller == "rootless" else engine)
     image = request.getfixturevalue(of) if of is not None else ""
-    return attack.make_client(engine, caller, library, cgroups=cgroups, image_sha256=image)
+    sif = request.getfixturevalue("base_sif") if engine == "apptainer" else ""
+    return attack.make_client(engine, caller, library, cgroups=cgroups, image_sha256=image, sif=str(sif))

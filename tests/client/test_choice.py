@@ -262,6 +262,7 @@ def test_a_container_of_this_machine_is_named_by_its_folder_and_told_to_bring_it
 class Answering:
     """An engine at the seam that is there."""
 
+    name = "docker"
     title = "Docker"
 
     def check(self) -> str:
@@ -323,8 +324,11 @@ def test_the_environment_goes_before_what_is_remembered_and_is_not_remembered(
     begin(None).choose(container(SANDBOX, None))
     monkeypatch.delenv("MEDPERF_PLATFORM")
     assert begin(None).platform is Platform.AUTO
+    # As it is called elsewhere.
     monkeypatch.setenv("MEDPERF_PLATFORM", "singularity")
-    with pytest.raises(UsageError, match="singularity"):
+    assert begin(None).platform is Platform.APPTAINER
+    monkeypatch.setenv("MEDPERF_PLATFORM", "charliecloud")
+    with pytest.raises(UsageError, match="charliecloud"):
         begin(None)
 
 

@@ -318,5 +318,5 @@ def test_an_engine_that_is_looked_at_leaves_nothing_where_doctor_was_called(
 
 
 def test_the_engines_that_are_looked_at_are_those_that_there_are() -> None:
-    assert set(ENGINES) == {"docker", "podman", "sandbox"}
+    assert set(ENGINES) == {"docker", "podman", "apptainer", "sandbox"}
     assert shutil.which("bwrap")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -12,35 +14,58 @@ import pytest
 
 from containers.images import image_name, small_images
 from containers.small import Site, archive_of, code, config_of
+from medperf.assets import Assets
 from medperf.containers import LocalContainer
 from medperf.engines.base import Limits
 from medperf.engines.choice import Engines, Platform
 from medperf.engines.docker_connection import DOCKER, podman
 from medperf.evaluation import evaluate
+from medperf.images import keep_saved
 from medperf.manifest import Role
 from medperf.preparation import Description, prepare
 from medperf.shares import Shares
 from medperf.tasks import Runner
 
 PREPARATION, MODEL, METRICS = 1, 2, 3
-BASE_IMAGES = {Platform.DOCKER: "base_image", Platform.PODMAN: "podman_base_image"}
+# Where an engine's images are built.
+BUILT_IN = {Platform.DOCKER: "base_image", Platform.PODMAN: "podman_base_image", Platform.APPTAINER: "base_image"}
 
 
-@pytest.fixture(scope="module", params=["docker", "podman"])
+@pytest.fixture(scope="module", params=["docker", "podman", "apptainer"])
 def images(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Platform, dict[Role, str]]:
-    """An engine, and the SHA-256 of each small container's image in it."""
+) -> tuple[Platform, dict[Role, str], Path]:
+    """An engine, the SHA-256 of each small container's image in it, and where what it made of them is kept."""
     platform = Platform(request.param)
-    base = request.getfixturevalue(BASE_IMAGES[platform])
-    daemon = DOCKER if platform is Platform.DOCKER else podman()
-    with closing(docker.DockerClient(daemon.address)) as client:
-        return platform, small_images(client, base, tmp_path_factory.mktemp("images"))
+    base = request.getfixturevalue(BUILT_IN[platform])
+    kept = tmp_path_factory.mktemp("kept")
+    if platform is Platform.APPTAINER:
+        request.getfixturevalue("base_sif")
+    with closing(docker.DockerClient((podman() if platform is Platform.PODMAN else DOCKER).address)) as client:
+        hashes = small_images(client, base, tmp_path_factory.mktemp("images"))
+        if platform is Platform.APPTAINER:
+            keep_archives(client, hashes.values(), kept)
+    return platform, hashes, kept
+
+
+def keep_archives(client: docker.DockerClient, hashes: Iterable[str], kept: Path) -> None:
+    """Have the images at hand as files, as they are once a bundle brought them."""
+    for sha256 in hashes:
+        file = kept / "archive.tar"
+        with file.open("wb") as opened:
+            opened.writelines(client.images.get(f"sha256:{sha256}").save())
+        with file.open("rb") as opened:
+            archive = hashlib.file_digest(opened, "sha256").hexdigest()
+        assets = Assets(kept / "assets", lambda url, _sink: pytest.fail(f"{url} is asked for"))
+        assets.keep(file, archive)
+        keep_saved(assets, sha256, archive)
 
 
 @pytest.fixture
-def runner(tmp_path: Path, images: tuple[Platform, dict[Role, str]]) -> Iterator[tuple[Site, Runner]]:
+def runner(tmp_path: Path, images: tuple[Platform, dict[Role, str], Path]) -> Iterator[tuple[Site, Runner]]:
     site = Site(tmp_path)
+    for kept in images[2].iterdir():
+        shutil.copytree(kept, site.home.root / kept.name, dirs_exist_ok=True)
     engines = Engines(
         platform=images[0],
         home=site.home.root,
@@ -92,10 +117,10 @@ def test_a_container_that_takes_additional_files_and_has_none_finds_an_empty_fol
 
 @pytest.mark.parametrize("form", ["mlcube.yaml", "container_config.yaml"])
 def test_the_same_containers_give_the_same_data_and_scores_in_every_engine_and_format(
-    runner: tuple[Site, Runner], images: tuple[Platform, dict[Role, str]], form: str
+    runner: tuple[Site, Runner], images: tuple[Platform, dict[Role, str], Path], form: str
 ) -> None:
     site, by_image = runner
-    platform, hashes = images
+    platform, hashes, kept = images
     made = [
         prepare(
             one,
@@ -127,3 +152,7 @@ def test_the_same_containers_give_the_same_data_and_scores_in_every_engine_and_f
         ("sandbox", {"auc": 0.015, "counts": {"cases": 3}}),
         (platform.value, {"auc": 0.015, "counts": {"cases": 3}}),
     ]
+    # Of the other format's test: it is the same image, which is made once.
+    made_of_them = site.home.root / "sifs"
+    if made_of_them.exists():
+        shutil.copytree(made_of_them, kept / "sifs", dirs_exist_ok=True)

@@ -24,7 +24,7 @@ FILLED_IN = "FILLED_IN"
 QUOTED = re.compile(r"`(medperf(?:-server)? [^`]+)`")
 OPEN = re.compile(r"(?<![\w./`-])(medperf(?:-server)? [a-z][\w-]*[^`;:,)\n]*?)(?=\. |\.?$|[`;:,)\n]| \()")
 # Options of other programs, which messages name too.
-FOREIGN = {"--format", "--ro_bind", "--shm_size", "--unshare_all", "--cap_drop", "--user", "--time"}
+FOREIGN = {"--format", "--ro_bind", "--shm_size", "--unshare_all", "--cap_drop", "--user", "--time", "--userns"}
 
 
 def texts(file: Path) -> Iterator[str]:

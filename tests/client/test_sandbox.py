@@ -16,7 +16,7 @@ import pytest
 
 from containers.attack import AS_ROOT, CALLERS, MIB, Client, cgroups_of, eventually, make_client, processes_with
 from medperf.engines.base import Cause, TaskSpec
-from medperf.engines.process import SandboxProcess
+from medperf.engines.process import LocalProcess
 from medperf.engines.sandbox import SandboxEngine
 from medperf.manifest.model import Sandbox
 
@@ -86,7 +86,7 @@ def test_the_environment_is_cleared(client: Client) -> None:
 
 def test_a_launcher_that_was_given_no_plan_ends_at_once_and_leaves_nothing_open() -> None:
     before = sorted(Path("/proc/self/fd").iterdir())
-    process = SandboxProcess()
+    process = LocalProcess()
     began = time.monotonic()
     process.end()
     assert time.monotonic() - began < 5

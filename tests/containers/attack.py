@@ -27,7 +27,18 @@ MIB = 1024**2
 AS_ROOT = os.getuid() == 0
 CALLERS = ["root", "user"] if AS_ROOT else ["user"]
 # What the client imports, and the Docker SDK with what that imports.
-_PACKAGES = ("medperf", "yaml", "docker", "requests", "urllib3", "idna", "charset_normalizer", "certifi")
+_PACKAGES = (
+    "medperf",
+    "medperf_contracts",
+    "yaml",
+    "blake3",
+    "docker",
+    "requests",
+    "urllib3",
+    "idna",
+    "charset_normalizer",
+    "certifi",
+)
 
 
 @dataclass
@@ -54,6 +65,8 @@ class Client:
     library: Path
     cgroups: bool = True
     image_sha256: str = ""
+    # Its image as a Singularity file.
+    sif: str = ""
     run_id: str = ""
 
     @property
@@ -75,6 +88,7 @@ class Client:
             "run_id": self.run_id,
             "cgroups": self.cgroups,
             "image_sha256": self.image_sha256,
+            "sif": self.sif,
             **case,
         }
         (self.folder / "case.json").write_text(json.dumps(described))
@@ -138,7 +152,13 @@ def library() -> Iterator[Path]:
 
 @contextmanager
 def make_client(
-    engine: str, caller: str, library: Path, *, cgroups: bool = True, image_sha256: str = ""
+    engine: str,
+    caller: str,
+    library: Path,
+    *,
+    cgroups: bool = True,
+    image_sha256: str = "",
+    sif: str = "",
 ) -> Iterator[Client]:
     """A client with an input, an output folder and a home."""
     # Not pytest's own folder: only root may pass it.
@@ -149,7 +169,7 @@ def make_client(
         (folder / "in" / "scan.txt").write_text("a patient")
         (folder / "in" / "scan.txt").chmod(0o600)
         (folder / "home" / "id_rsa").write_text("a private key")
-        yield Client(engine, caller, folder, library, cgroups, image_sha256)
+        yield Client(engine, caller, folder, library, cgroups, image_sha256, sif)
 
 
 def docker_group() -> int:

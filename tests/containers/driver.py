@@ -10,9 +10,11 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medperf.engines.apptainer import ApptainerEngine
 from medperf.engines.base import Engine, Image, Limits, Mount, TaskSpec
 from medperf.engines.docker import BACK_SECONDS, DockerEngine
 from medperf.engines.docker_connection import DOCKER, podman
@@ -31,18 +33,19 @@ def main(case_file: str) -> None:
     said: dict[str, object] = {"uid": os.getuid()}
     if case.get("probe"):
         try:
-            SandboxEngine(folder / PACKAGES).probe()
-            said["probed"] = True
+            is_apptainer = case["engine"] == "apptainer"
+            said["probed"] = (
+                ApptainerEngine(folder) if is_apptainer else SandboxEngine(folder / PACKAGES)
+            ).probe() or True
         except ClientError as error:
             said.update(error=type(error).__name__, message=str(error), hint=error.hint)
         print(json.dumps({**said, "lines": []}))
         return
-    is_docker = case.get("engine") in ("docker", "podman")
-    engine: Engine = docker(case, folder) if is_docker else sandbox(case, folder)
+    engine = ENGINES[case["engine"]](case, folder)
     if case.get("weaknesses"):
         print(json.dumps({**said, "weaknesses": engine.weaknesses(), "lines": []}))
         return
-    spec = docker_spec(case, folder) if is_docker else sandbox_spec(case, folder)
+    spec = sandbox_spec(case, folder) if case["engine"] == "sandbox" else image_spec(case, folder)
     lines: list[str] = []
 
     def on_line(line: str) -> None:
@@ -79,6 +82,10 @@ def docker(case: dict[str, Any], folder: Path) -> DockerEngine:
     )
 
 
+def apptainer(case: dict[str, Any], folder: Path) -> ApptainerEngine:
+    return ApptainerEngine(folder, hierarchies=None if case.get("cgroups", True) else [])
+
+
 def sandbox(case: dict[str, Any], folder: Path) -> SandboxEngine:
     machine = read_machine()
     if case.get("bubblewrap_version"):
@@ -95,7 +102,7 @@ def sandbox_spec(case: dict[str, Any], folder: Path) -> TaskSpec:
     )
 
 
-def docker_spec(case: dict[str, Any], folder: Path) -> TaskSpec:
+def image_spec(case: dict[str, Any], folder: Path) -> TaskSpec:
     """The same code under an image's own Python: one of the inputs, where the sandbox has it too."""
     spec = common(case, folder)
     program, *words = case.get("command", ("python", "main.py"))
@@ -105,7 +112,11 @@ def docker_spec(case: dict[str, Any], folder: Path) -> TaskSpec:
         entrypoint="python3" if program == "python" else program,
         arguments=(*words, *case.get("arguments", ())),
         mounts=(*spec.mounts, Mount(folder / "code", PurePosixPath("/mlcube_code"), writable=False)),
-        image=Image(case.get("image", "medperf-test/base:latest"), case["image_sha256"]),
+        image=Image(
+            case.get("image", "medperf-test/base:latest"),
+            case["image_sha256"],
+            sif=(lambda: Path(case["sif"])) if case.get("sif") else None,
+        ),
         root_is_writable=case.get("root_is_writable", False),
         environment={**spec.environment, "PYTHONUNBUFFERED": "1"},
     )
@@ -119,6 +130,14 @@ def common(case: dict[str, Any], folder: Path) -> TaskSpec:
         mounts=(
             Mount(folder / "in", PurePosixPath("/mlcube_io0"), writable=False),
             Mount(folder / "out", PurePosixPath("/mlcube_io1"), writable=True),
+            *(
+                Mount(Path(host), PurePosixPath(to), writable=False)
+                for host, to in case.get("more_inputs", {}).items()
+            ),
+            *(
+                Mount(Path(host), PurePosixPath(to), writable=True)
+                for host, to in case.get("more_outputs", {}).items()
+            ),
         ),
         code=None,
         sandbox=None,
@@ -127,6 +146,13 @@ def common(case: dict[str, Any], folder: Path) -> TaskSpec:
         environment=case.get("environment", {}),
     )
 
+
+ENGINES: dict[str, Callable[[dict[str, Any], Path], Engine]] = {
+    "docker": docker,
+    "podman": docker,
+    "apptainer": apptainer,
+    "sandbox": sandbox,
+}
 
 if __name__ == "__main__":
     main(sys.argv[1])

@@ -38,13 +38,13 @@ def layer(name: str = "file", content: bytes = b"content") -> bytes:
     return packed.getvalue()
 
 
-def config(*layers: bytes, label: str = "") -> bytes:
-    """An image's configuration, of these layers."""
+def config(*layers: bytes, label: str = "", settings: Mapping[str, Any] | None = None) -> bytes:
+    """An image's configuration, of these layers; `settings` are those of its program."""
     return json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Labels": {"test": label}, "Cmd": ["/file"]},
+            "config": {"Labels": {"test": label}, **(settings or {"Cmd": ["/file"]})},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(one)}" for one in layers]},
             "history": [{"created_by": "test"} for _ in layers],
         }
@@ -56,18 +56,22 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def of_docker(*layers: bytes, tag: str = "hospital/model:1", label: str = "") -> tuple[Entries, str]:
+def of_docker(
+    *layers: bytes, tag: str = "hospital/model:1", label: str = "", settings: Mapping[str, Any] | None = None
+) -> tuple[Entries, str]:
     """What `docker save` of Docker 24 and before writes of an image, and the image's ID in hex."""
-    made = config(*layers, label=label)
+    made = config(*layers, label=label, settings=settings)
     name = f"{sha256(made)}.json"
     listed = [{"Config": name, "RepoTags": [tag], "Layers": [f"{n}/layer.tar" for n in range(len(layers))]}]
     entries: Entries = {f"{n}/layer.tar": content for n, content in enumerate(layers)}
     return {name: made, **entries, "manifest.json": json.dumps(listed).encode()}, sha256(made)
 
 
-def of_oci(*layers: bytes, label: str = "", is_nested: bool = False) -> tuple[Entries, str]:
+def of_oci(
+    *layers: bytes, label: str = "", is_nested: bool = False, settings: Mapping[str, Any] | None = None
+) -> tuple[Entries, str]:
     """An OCI layout of an image, perhaps behind an index of platforms with what BuildKit adds; the image's ID."""
-    made = config(*layers, label=label)
+    made = config(*layers, label=label, settings=settings)
     entries: Entries = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}'}
     descriptors = [_blob(entries, content) for content in layers]
     manifest = {"schemaVersion": 2, "config": _blob(entries, made), "layers": descriptors}

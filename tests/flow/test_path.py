@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -14,6 +15,9 @@ import pytest
 
 from deployed.deployment import Deployment
 from flow.conftest import StartServer
+from medperf.assets import Assets
+from medperf.home import Home
+from medperf.images import keep_saved
 from tutorials.path import YES, EmbeddedServer, Site, Step, data_owner_path, login
 
 DISORDER_SEED = 20261123
@@ -69,20 +73,37 @@ def load_into_podman(images: Path) -> None:
     assert (loaded.returncode, saving.returncode) == (0, 0), loaded.stderr
 
 
+def keep_for_apptainer(images: Path, home: Home) -> None:
+    """Bring the tutorial's images from Docker to a local folder as files, as the import of a bundle does."""
+    assets = Assets(home.assets, lambda url, _sink: pytest.fail(f"{url} is asked for"))
+    for sha256 in json.loads(images.read_text()).values():
+        file = home.root / "image.tar"
+        subprocess.run(["docker", "save", "-o", str(file), f"sha256:{sha256}"], check=True)
+        with file.open("rb") as opened:
+            archive = hashlib.file_digest(opened, "sha256").hexdigest()
+        assets.keep(file, archive)
+        keep_saved(assets, sha256, archive)
+
+
 @pytest.mark.xdist_group("images")
-@pytest.mark.parametrize("platform", ["sandbox", "docker", "podman"])
+@pytest.mark.parametrize("platform", ["sandbox", "docker", "podman", "apptainer"])
 def test_the_tutorial_gives_the_same_scores_in_every_engine(
     start_server: StartServer,
     site_of: Callable[[EmbeddedServer], Site],
     tutorial_images: Path,
     platform: str,
     request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if platform == "podman":
         request.getfixturevalue("podman_base_image")
         load_into_podman(tutorial_images)
     server = start_server(images=tutorial_images)
     site = site_of(server)
+    if platform == "apptainer":
+        request.getfixturevalue("base_sif")
+        monkeypatch.setenv("MEDPERF_HOME", str(site.folder / "medperf_home"))
+        keep_for_apptainer(tutorial_images, Home.at(server.url))
     for step in data_owner_path(platform=platform):
         if step.title == "4. Run the benchmark":
             # Whoever lets images write to themselves is asked, and it is said with the result; a sandbox has none.

@@ -51,7 +51,7 @@ def test_version_two_makes_one_group_beside_its_own(tmp_path: Path, monkeypatch:
     assert cgroup.memory.parent == tmp_path / "user.slice"
     assert cgroup.memory.name.endswith("-run1")
     assert (cgroup.memory / "memory.max").read_text() == "1000"
-    assert (cgroup.memory / "pids.max").read_text() == "52"
+    assert (cgroup.memory / "pids.max").read_text() == "50"
     assert not cgroup.killed_for_memory()
     (cgroup.memory / "memory.events").write_text("low 0\nhigh 0\nmax 12\noom 1\noom_kill 1\n")
     (cgroup.memory / "pids.events").write_text("max 3\n")

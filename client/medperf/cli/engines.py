@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from medperf.preferences import PLATFORMS
+from medperf.preferences import OTHER_NAMES, PLATFORMS
 from medperf.terminal import printable
 
 from .prompts import confirm
@@ -42,6 +42,14 @@ class Amount(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
         return number
+
+
+class PlatformName(click.Choice[str]):
+    """A platform, by any of its names."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found: str = super().convert(OTHER_NAMES.get(value, value), param, ctx)
+        return found
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
         click.option(
             "--writable_root",
             is_flag=True,
-            help="Let images write to their own files: to a layer that is thrown away. Docker only; asks.",
+            help="Let images write to their own files: to a layer that is thrown away. Not in the sandbox; asks.",
         ),
         click.option(
             "--gpus",
@@ -147,9 +155,9 @@ def how_options(command: Callable[..., R]) -> Callable[..., R]:
         ),
         click.option(
             "--platform",
-            type=click.Choice(PLATFORMS),
-            help="What runs containers: docker, podman, sandbox, or auto: the first that has the registered image."
-            " Remembered; MEDPERF_PLATFORM goes before what is remembered.",
+            type=PlatformName(PLATFORMS),
+            help="What runs containers: docker, podman, apptainer (singularity too), sandbox, or auto: the first"
+            " that has the registered image. Remembered; MEDPERF_PLATFORM goes before what is remembered.",
         ),
     ):
         wrapped = option(wrapped)

@@ -40,6 +40,15 @@ def podman() -> Finding:
     return _of_daemon(docker_connection.podman())
 
 
+def apptainer() -> Finding:
+    """Apptainer, and what it cannot hold a container to here."""
+    from medperf.engines.apptainer import ApptainerEngine
+
+    with TemporaryDirectory() as home:
+        engine = ApptainerEngine(Path(home))
+        return _ran(f" under {engine.probe()}", engine.weaknesses())
+
+
 def _of_daemon(daemon: Daemon) -> Finding:
     from medperf.engines.docker import DockerEngine
 
@@ -53,7 +62,12 @@ def _ran(where: str, weaknesses: tuple[str, ...]) -> Finding:
 
 
 # Each runs a small container, and returns what it found or raises EngineUnavailable with the remedy.
-ENGINES: Mapping[str, Callable[[], Finding]] = {"docker": docker, "podman": podman, "sandbox": sandbox}
+ENGINES: Mapping[str, Callable[[], Finding]] = {
+    "docker": docker,
+    "podman": podman,
+    "apptainer": apptainer,
+    "sandbox": sandbox,
+}
 
 
 def wanted_platform(preferences: Path) -> tuple[str, str]:

@@ -69,13 +69,15 @@ class Limits:
 class Image:
     """A container's image: the name in its manifest, and the SHA-256 that says which it is.
 
-    `digests` are others by which a store may know it; `archive` brings it here as a file, where there is one.
+    `digests` are others by which a store may know it; `archive` brings it here as a file, where there is one. One
+    that is a Singularity file is that file's: `sif` brings it, and Docker has no use for it.
     """
 
     name: str
     sha256: str
     digests: tuple[str, ...] = ()
     archive: Callable[[], ImageArchive] | None = field(default=None, compare=False)
+    sif: Callable[[], Path] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from medperf.errors import EngineUnavailable
 CODE = PurePosixPath("/mlcube_code")
 PACKAGES = PurePosixPath("/mlcube_packages")
 USR = PurePosixPath("/usr")
+# Its own: the process that waits outside, and the first one inside.
+OVERHEAD_PROCESSES = 2
 # The user and group that the container sees itself as.
 INSIDE_ID = 65534
 OLDEST_BUBBLEWRAP = (0, 4, 0)
@@ -65,11 +67,6 @@ class Layout:
     environment: Mapping[str, str]
     folder: PurePosixPath
     may_nest_namespaces: bool
-
-    @property
-    def largest_file_bytes(self) -> int:
-        limits = self.confinement.limits
-        return max(limits.output_bytes, limits.tmp_bytes)
 
 
 def lay_out(

@@ -17,8 +17,6 @@ from medperf.engines.mounts import mount_rows
 
 _PREFIX = "medperf-"
 _REMOVAL_SECONDS = 5.0
-# bubblewrap's own: the process that waits outside, and the first one inside.
-OVERHEAD_PROCESSES = 2
 # The kernel's own default.
 _CPU_PERIOD_MICROS = 100_000
 
@@ -96,8 +94,7 @@ def make_cgroup(
         # Swap accounting is a kernel's choice.
         {1: {"memory.memsw.limit_in_bytes": memory_bytes}, 2: {"memory.swap.max": 0}},
     )
-    count = processes + OVERHEAD_PROCESSES
-    pids = _make(name, "pids", hierarchies, {1: {"pids.max": count}, 2: {"pids.max": count}}, {})
+    pids = _make(name, "pids", hierarchies, {1: {"pids.max": processes}, 2: {"pids.max": processes}}, {})
     if cpus is None:
         return Cgroup(memory, pids)
     quota = round(cpus * _CPU_PERIOD_MICROS)

@@ -15,6 +15,7 @@ from medperf.errors import ClientError, EngineUnavailable, Refused, ServerUnreac
 from medperf.manifest.model import ALL_GPUS, Manifest
 
 if TYPE_CHECKING:
+    from medperf.engines.apptainer import ApptainerEngine
     from medperf.engines.docker import DockerEngine
     from medperf.engines.sandbox import SandboxEngine
     from medperf.image_archives import ImageArchive
@@ -31,6 +32,7 @@ class Platform(StrEnum):
     AUTO = "auto"
     DOCKER = "docker"
     PODMAN = "podman"
+    APPTAINER = "apptainer"
     SANDBOX = "sandbox"
 
 
@@ -42,6 +44,14 @@ class Source(StrEnum):
     REMEMBERED = "remembered"
 
 
+# The engines of each platform that are asked for an image, in their order.
+_BY_PLATFORM = {
+    Platform.AUTO: ("docker", "podman", "apptainer"),
+    Platform.DOCKER: ("docker",),
+    Platform.PODMAN: ("podman",),
+    Platform.APPTAINER: ("apptainer",),
+    Platform.SANDBOX: ("sandbox",),
+}
 # By its source: how a platform was asked for, and how to ask for another.
 _ASKED = {
     Source.OPTION: ("--platform {platform}", ""),
@@ -125,6 +135,13 @@ class Engines:
         return DockerEngine(self.home, podman())
 
     @cached_property
+    def apptainer(self) -> ApptainerEngine:
+        """Apptainer, whether it works here or not."""
+        from medperf.engines.apptainer import ApptainerEngine
+
+        return ApptainerEngine(self.home)
+
+    @cached_property
     def sandbox(self) -> SandboxEngine:
         """The sandbox, whether it works here or not."""
         from medperf.engines.sandbox import SandboxEngine
@@ -138,8 +155,8 @@ class Engines:
 
     def named(self, name: str) -> Engine:
         """The engine that a record names; ValueError for one that this version does not know."""
-        of: dict[Platform, Engine] = {Platform.DOCKER: self.docker, Platform.PODMAN: self.podman}
-        return of.get(Platform(name), self.sandbox)
+        engine: Engine = getattr(self, _BY_PLATFORM[Platform(name)][0])
+        return engine
 
     def choose(self, container: Runnable) -> Choice:
         """The engine for a container, its image brought here; EngineUnavailable says why there is none."""
@@ -196,16 +213,11 @@ class Engines:
         return None
 
     def _choose(self, container: Runnable) -> Choice:
-        if container.manifest.is_singularity:
-            raise EngineUnavailable(
-                f"The image of container {container.name} is a Singularity file, which nothing here can run yet",
-                hint="Ask its owner for a Docker image.",
-            )
         if self.platform is Platform.SANDBOX:
             _check_sandbox(container)
             return Choice(self.sandbox, self._asked())
         missing = None
-        for engine in self._with_images():
+        for engine in self._that_may_run(container):
             try:
                 image_id = self._image_in(engine, container)
             except _NotThere as why_not:
@@ -224,10 +236,15 @@ class Engines:
         self.agree(str(missing.error))
         return Choice(self.sandbox, f"auto, agreed to: {missing}")
 
-    def _with_images(self) -> tuple[DockerEngine, ...]:
+    def _with_images(self) -> tuple[DockerEngine | ApptainerEngine, ...]:
         """The engines that are asked for an image, in their order."""
-        named = {Platform.DOCKER: ("docker",), Platform.PODMAN: ("podman",), Platform.AUTO: ("docker", "podman")}
-        return tuple(getattr(self, name) for name in named.get(self.platform, ()))
+        names = () if self.platform is Platform.SANDBOX else _BY_PLATFORM[self.platform]
+        return tuple(getattr(self, name) for name in names)
+
+    def _that_may_run(self, container: Runnable) -> tuple[DockerEngine | ApptainerEngine, ...]:
+        if self.platform is Platform.AUTO and container.manifest.is_singularity:
+            return (self.apptainer,)
+        return self._with_images()
 
     def _asked(self) -> str:
         return _ASKED[self.source][0].format(platform=self.platform)
@@ -235,7 +252,7 @@ class Engines:
     def _how_to_change(self) -> str:
         return "" if self.platform is Platform.AUTO else _ASKED[self.source][1].format(platform=self.platform)
 
-    def _image_in(self, engine: DockerEngine, container: Runnable) -> str:
+    def _image_in(self, engine: DockerEngine | ApptainerEngine, container: Runnable) -> str:
         """The ID of the container's image, brought here; IntegrityError where another goes by its name.
 
         That is no reason to take another engine: whoever replaced the image may have replaced more.
@@ -244,13 +261,20 @@ class Engines:
             engine.check()
         except EngineUnavailable as error:
             raise _NotThere(f"no {engine.title} engine answers", error, is_silent=True) from error
-        if container.manifest.docker is None:
+        name = container.manifest.image_name
+        if name is None:
             missing = EngineUnavailable(
                 f"The container {container.name} has no image",
                 hint="Use `--platform sandbox`, or ask its owner for an image.",
             )
             raise _NotThere("the container has no image", missing)
-        image = self._image_of(container, container.manifest.docker.image, engine.title)
+        takes_files = engine.name == Platform.APPTAINER
+        if takes_files and container.archived is None and container.saved is None:
+            # Most are named only: where Docker does not answer, that is what is said of them.
+            raise _NotThere("the registered image is in no file", _in_no_file(container, name), is_silent=True)
+        image = self._image_of(container, name, engine.title)
+        if image.sif is not None and not takes_files:
+            raise _NotThere("the image is one of Singularity", _of_singularity(container, engine), is_silent=True)
         try:
             return engine.get_image(image, on_line=self.on_line)
         except (EngineUnavailable, Refused, ServerUnreachable) as error:
@@ -287,6 +311,21 @@ class _NotThere(Exception):
         super().__init__(why)
         self.error = error
         self.is_silent = is_silent
+
+
+def _in_no_file(container: Runnable, name: str) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"The container {container.name} names the image {name}, and Apptainer takes images from files only",
+        hint="Import a bundle that has the image (`medperf bundle import FILE`), or ask its owner to register its"
+        " archive (--image_url).",
+    )
+
+
+def _of_singularity(container: Runnable, engine: DockerEngine | ApptainerEngine) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"The image of container {container.name} is one of Singularity (SIF), which {engine.title} does not run",
+        hint="Use `--platform apptainer`, or ask its owner for an archive made by `docker save`.",
+    )
 
 
 def _check_sandbox(container: Runnable) -> None:

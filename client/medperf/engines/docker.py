@@ -321,7 +321,7 @@ class DockerEngine:
         tree = ProcessTree(first, confine(spec, self._caller).memory_folders)
         layer_look, group = self._layer_look(spec, container), memory_cgroup_of(first)
 
-        bounds = TreeBounds(tree, spec.limits, Cgroup()) if self._facts.cannot_bound & _WATCHED else None
+        bounds = TreeBounds(tree, spec.limits, Cgroup(), 0) if self._facts.cannot_bound & _WATCHED else None
 
         def look() -> Cause | None:
             if group.killed_for_memory():

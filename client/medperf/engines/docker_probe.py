@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _EMPTY_TAR = bytes(1024)
 # A program of the host's, with its libraries, in an image that holds nothing.
-_PROGRAM = "/usr/bin/cat"
+PROGRAM = "/usr/bin/cat"
 _SECONDS = 30.0
 
 
@@ -58,7 +58,7 @@ def _read_token(engine: DockerEngine, folder: Path, image: Image, token: str) ->
         task="probe",
         arguments=("/mlcube_io0/token",),
         mounts=(
-            *(Mount(path.resolve(), PurePosixPath(path), writable=False) for path in _program_files()),
+            *(Mount(path.resolve(), PurePosixPath(path), writable=False) for path in program_files()),
             Mount(folder / "token", PurePosixPath("/mlcube_io0/token"), writable=False),
         ),
         code=None,
@@ -66,7 +66,7 @@ def _read_token(engine: DockerEngine, folder: Path, image: Image, token: str) ->
         log=folder / "log",
         limits=Limits(wall_seconds=_SECONDS),
         image=image,
-        entrypoint=_PROGRAM,
+        entrypoint=PROGRAM,
     )
     engine.start(spec)
     lines: list[str] = []
@@ -80,9 +80,7 @@ def _read_token(engine: DockerEngine, folder: Path, image: Image, token: str) ->
         )
 
 
-def _program_files() -> list[Path]:
+def program_files(program: str = PROGRAM) -> list[Path]:
     """The program, its loader and its libraries, by the paths under which it looks for them."""
-    listed = subprocess.run(
-        ["ldd", _PROGRAM], capture_output=True, text=True, timeout=_SECONDS, check=False
-    ).stdout
-    return [Path(_PROGRAM), *(Path(found) for found in re.findall(r"(/\S+) \(0x", listed))]
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, timeout=_SECONDS, check=False).stdout
+    return [Path(program), *(Path(found) for found in re.findall(r"(/\S+) \(0x", listed))]

@@ -1,4 +1,4 @@
-"""Becomes bubblewrap: run as a program of its own by the sandbox engine, it narrows itself and executes it.
+"""Becomes bubblewrap or Apptainer: a program of its own that narrows itself, and executes the one it is told of.
 
 Its plan comes as a line of JSON on stdin, once the engine has put it into its cgroup; what follows on stdin is for
 the gate inside the sandbox. Standard library only, and nothing of this package: it runs with `-I -S`, before the
@@ -12,17 +12,20 @@ import ctypes
 import json
 import os
 import resource
+import select
 import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 SETUP_FAILED = 125
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CLONE_NEWNS = 0x20000
 _CLONE_NEWUSER = 0x10000000
+# Host name, IPC, processes, network.
+_CLONE_OTHERS = 0x4000000 | 0x8000000 | 0x20000000 | 0x40000000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
-_MS_NOSUID, _MS_NODEV = 2, 4
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 # The same numbers on every architecture (asm-generic, from Linux 5.2 on).
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, 0o2000000
@@ -30,6 +33,8 @@ _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _MOUNT_ATTR_IDMAP = 0x100000
 _STAGE = Path("/tmp")  # noqa: S108 - a tmpfs of this process's own mount namespace
+# In it a folder for what is the engine's: below it the user that this process becomes may mount.
+_OWN = _STAGE / "own"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,6 +43,8 @@ def main() -> NoReturn:
     # Without a buffer, which would take more than the line.
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         plan: dict[str, Any] = json.loads(stdin.readline())
+    if not plan["has_gate"]:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     die_with(plan["parent"])
     if plan["real_id"] is not None:
         stage(plan["mounts"], plan["real_id"])
@@ -47,8 +54,9 @@ def main() -> NoReturn:
     if plan["processors"] is not None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: plan["processors"]])
     os.umask(0o022)
-    # Nothing in bubblewrap's own environment: a container's LD_PRELOAD would be loaded before it is confined.
-    os.execve(plan["command"][0], plan["command"], {})  # noqa: S606
+    if plan["enclosure"] is not None:
+        enclose(plan)
+    os.execve(plan["command"][0], plan["command"], plan["environment"])  # noqa: S606
 
 
 def die_with(parent: int) -> None:
@@ -90,7 +98,100 @@ def threads_of(uid: int) -> int:
     return count
 
 
-def stage(mounts: list[dict[str, Any]], real_id: int) -> None:
+def enclose(plan: dict[str, Any]) -> NoReturn:
+    """Execute the plan's command in namespaces of its own, in which this user may mount.
+
+    For a program whose own are weaker. This process stays outside: it reports as bubblewrap does which process is
+    inside and how that ended, and when it is killed, the kernel kills all that are inside.
+    """
+    enclosure = plan["enclosure"]
+    os.set_inheritable(enclosure["status"], False)
+    _own_namespaces(enclosure["inside_id"], enclosure["namespaces"])
+    if plan["real_id"] is None:
+        stage(plan["mounts"], None)
+    _furnish(enclosure)
+    alive, is_alive = os.pipe()
+    failed, tell_failed = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(is_alive)
+        _be_first(plan, alive, tell_failed)
+    os.close(tell_failed)
+    if not os.read(failed, 1):
+        os.write(enclosure["status"], json.dumps({"child-pid": child}).encode())
+    code = _exit_code(os.waitpid(child, 0)[1])
+    os.write(enclosure["status"], json.dumps({"exit-code": code}).encode())
+    os._exit(code)
+
+
+def _be_first(plan: dict[str, Any], alive: int, tell_failed: int) -> NoReturn:
+    """Be the first process inside, which dies with the one outside, until the command has ended.
+
+    The command cannot be that itself: the kernel forgets whom it is to die with when it makes a user namespace.
+    """
+    try:
+        _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
+        if select.select([alive], [], [], 0)[0]:  # the one outside died before the line above
+            os._exit(SETUP_FAILED)
+        _mount("proc", "/proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "proc")
+        # A site may have a set-id `starter-suid` or `fusermount3`.
+        _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+        command = os.fork()
+        if command == 0:
+            os.execve(plan["command"][0], plan["command"], plan["environment"])  # noqa: S606
+    except OSError:
+        os.write(tell_failed, b"!")
+        raise
+    os.close(tell_failed)
+    while True:
+        ended, status = os.wait()  # those too that lost their parent
+        if ended == command:
+            os._exit(_exit_code(status))
+
+
+def _exit_code(status: int) -> int:
+    """As a shell has it: a signal counts from 128 on."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _own_namespaces(inside_id: int, more: int) -> None:
+    """Namespaces of this process's own, where it sees itself as `inside_id`; `more` of users can be made below."""
+    uid, gid = os.getuid(), os.getgid()
+    # A process that changed its user is root's to look into: its maps would be too.
+    _checked(_libc.prctl(_PR_SET_DUMPABLE, 1), "prctl")
+    _checked(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_OTHERS), "unshare")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{inside_id} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{inside_id} {gid} 1")
+    Path("/proc/sys/user/max_user_namespaces").write_text(str(more))
+    name = b"container"
+    _checked(_libc.sethostname(name, len(name)), "sethostname")
+
+
+def _furnish(enclosure: dict[str, Any]) -> None:
+    """Lay out what the command needs beside the staged paths: folders in memory, devices, links, files.
+
+    A file whose path there is on the host covers that one, here alone.
+    """
+    for path, size in enclosure["folders"]:
+        Path(path).mkdir(exist_ok=True)
+        _mount("tmpfs", path, _MS_NOSUID | _MS_NODEV, "tmpfs", f"mode=1777,size={size}")
+    for path in enclosure["points"]:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    for path, target in enclosure["links"].items():
+        Path(path).symlink_to(target)
+    for path, host in enclosure["binds"].items():
+        Path(path).touch()
+        _mount(host, path, _MS_BIND)
+    for number, (path, text) in enumerate(enclosure["files"].items()):
+        file = Path(enclosure["files_folder"], str(number))
+        file.write_text(text)
+        if Path(path).exists():
+            _mount(str(file), path, _MS_BIND)
+
+
+def stage(mounts: list[dict[str, Any]], real_id: int | None) -> None:
     """Bind each host path to /tmp/0, /tmp/1, … in a mount namespace of this process's own.
 
     The user that it becomes need not be able to pass the folders above them (a home folder of mode 700). Each is
@@ -101,6 +202,7 @@ def stage(mounts: list[dict[str, Any]], real_id: int) -> None:
     _mount(None, "/", _MS_REC | _MS_PRIVATE)
     sources = [os.open(mount["host"], os.O_PATH | os.O_CLOEXEC) for mount in mounts]
     _mount("tmpfs", str(_STAGE), _MS_NOSUID | _MS_NODEV, "tmpfs", "mode=755,size=4m")
+    _OWN.mkdir()
     for place, (mount, source) in enumerate(zip(mounts, sources, strict=True)):
         target = _STAGE / str(place)
         path = f"/proc/self/fd/{source}"
@@ -109,6 +211,8 @@ def stage(mounts: list[dict[str, Any]], real_id: int) -> None:
         else:
             target.touch()
         _mount(path, str(target), _MS_BIND | _MS_REC)
+        if real_id is None:
+            continue
         try:
             _map_owner(target, real_id)
         except OSError:
@@ -177,5 +281,5 @@ if __name__ == "__main__":
     try:
         main()
     except OSError as broken:
-        sys.stderr.write(f"medperf: the sandbox could not be set up: {broken}\n")
+        sys.stderr.write(f"medperf: the confinement could not be set up: {broken}\n")
         sys.exit(SETUP_FAILED)

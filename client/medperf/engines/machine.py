@@ -60,15 +60,29 @@ def remedy(output: str, bubblewrap: Path) -> str:
     """What to do about a bubblewrap that failed with `output`."""
     if _sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" and re.search("ermission|permitted", output):
         return _APPARMOR.format(path=bubblewrap)
-    if _sysctl("kernel.unprivileged_userns_clone") == "0":
-        return _SYSCTL.format(name="kernel.unprivileged_userns_clone", value=1)
-    if _sysctl("user.max_user_namespaces") == "0":
-        return _SYSCTL.format(name="user.max_user_namespaces", value=10000)
+    if setting := _forbidding_setting():
+        return setting
     if "nknown option" in output:
         return "This bubblewrap is too old: install 0.8 or later."
     if re.search(r"[Nn]amespace|uid map|RTM_NEWADDR|unshare", output):
         return _NAMESPACES
     return "Look at the message above; `bwrap --unshare-all --ro-bind / / true` shows whether bubblewrap works."
+
+
+def user_namespaces_remedy() -> str:
+    """What to do where this process may make no user namespaces, or get no rights in them."""
+    if _sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1":
+        # There is a profile for each program, and here the program is this Python.
+        return _SYSCTL.format(name="kernel.apparmor_restrict_unprivileged_userns", value=0)
+    return _forbidding_setting() or _NAMESPACES
+
+
+def _forbidding_setting() -> str | None:
+    if _sysctl("kernel.unprivileged_userns_clone") == "0":
+        return _SYSCTL.format(name="kernel.unprivileged_userns_clone", value=1)
+    if _sysctl("user.max_user_namespaces") == "0":
+        return _SYSCTL.format(name="user.max_user_namespaces", value=10000)
+    return None
 
 
 def _version(bubblewrap: Path) -> tuple[int, ...]:

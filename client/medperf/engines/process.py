@@ -1,4 +1,4 @@
-"""The process of one sandboxed run: the launcher that becomes bubblewrap, its output, and its end."""
+"""The process of one run that is this client's child: the launcher, its output, and its end."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _READ_BYTES = 64 * 1024
 _END_SECONDS = 30.0
 
 
-class SandboxProcess:
+class LocalProcess:
     """The launcher, waiting for its plan. It dies with the thread that made it.
 
-    What runs in the sandbox begins once its output is read: it waits at a gate inside until it is told that
-    bubblewrap lives, and ends there where nobody tells it. Else, where bubblewrap is ended while it makes the
-    sandbox, what is in there would go on alone: the kernel ends it with bubblewrap only if that lived when asked.
+    What runs behind a gate begins once its output is read: it waits inside until it is told that bubblewrap lives,
+    and ends there where nobody tells it. Else, where bubblewrap is ended while it makes the sandbox, what is in
+    there would go on alone: the kernel ends it with bubblewrap only if that lived when asked.
     """
 
     def __init__(self) -> None:
@@ -53,13 +53,15 @@ class SandboxProcess:
                 os.close(descriptor)
         self.pid = self._process.pid
 
-    def hand_over(self, plan: Mapping[str, object]) -> None:
-        """Let the launcher go on with its plan."""
+    def hand_over(self, plan: Mapping[str, object], *, has_gate: bool) -> None:
+        """Let the launcher go on with its plan; whether its command waits at a gate."""
         text = json.dumps(plan).encode()
         self._has_plan = True
         # One that has died already has said why on its output.
         with contextlib.suppress(BrokenPipeError), os.fdopen(self._gate, "wb", closefd=False) as stream:
             stream.write(text + b"\n")
+        if not has_gate:
+            self._leave_gate(opened=False)
         os.close(self.tell_status)
 
     @property
@@ -68,7 +70,7 @@ class SandboxProcess:
 
     @property
     def has_output(self) -> bool:
-        """Whether output may still come: bubblewrap holds it open itself, so its end is the run's."""
+        """Whether output may still come: what waits outside holds it open itself, so its end is the run's."""
         return self.output in self._open
 
     def read(self, timeout_seconds: float) -> bytes:
@@ -98,10 +100,10 @@ class SandboxProcess:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def end(self) -> dict[str, int]:
-        """Kill what still runs and wait until nothing of it is left; bubblewrap's report, as `exit-code`.
+        """Kill what still runs and wait until nothing of it is left; what was reported, as `exit-code`.
 
-        A report without `child-pid` is a sandbox that could not be made. Where it was interrupted it can be called
-        again.
+        A report without `child-pid` is a confinement that could not be made. Where it was interrupted it can be
+        called again.
         """
         self.kill()
         if self._is_at_gate:
@@ -127,7 +129,7 @@ class SandboxProcess:
 
 
 def _numbers(text: str) -> dict[str, int]:
-    """The numbers in bubblewrap's status: JSON objects, one after another, the last perhaps cut off."""
+    """The numbers in the status: JSON objects, one after another, the last perhaps cut off."""
     found: dict[str, int] = {}
     decoder = json.JSONDecoder()
     rest = text.lstrip()
@@ -142,7 +144,7 @@ def _numbers(text: str) -> dict[str, int]:
 
 
 def _wait_for_end(first_inside: int, deadline: float) -> None:
-    """Wait until the sandbox's first process has ended: the kernel ends all others in its namespace before it."""
+    """Wait until the first process inside has ended: the kernel ends all others in its namespace before it."""
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{first_inside}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]

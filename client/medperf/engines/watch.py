@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medperf.engines.base import Cause, Limits
-from medperf.engines.cgroup import OVERHEAD_PROCESSES, Cgroup
+from medperf.engines.cgroup import Cgroup
 from medperf.engines.outputs import used_bytes
 from medperf.engines.tree import ProcessTree, Rationed
 
@@ -76,11 +76,14 @@ class TreeBounds:
     tree: ProcessTree
     limits: Limits
     cgroup: Cgroup
+    # Of its processes those that are the engine's own.
+    overhead_processes: int
 
     def broken_limit(self) -> Cause | None:
         if self.cgroup.killed_for_memory():
             return Cause.OUT_OF_MEMORY
-        if self.cgroup.processes is None and self.tree.threads() > self.limits.processes + OVERHEAD_PROCESSES:
+        most = self.limits.processes + self.overhead_processes
+        if self.cgroup.processes is None and self.tree.threads() > most:
             return Cause.PROCESS_LIMIT
         if self.cgroup.memory is None:
             limit = self.limits.memory_bytes

@@ -22,7 +22,11 @@ def read_mlcube(top: Mapping[str, Any]) -> Manifest:
     docker, argued_gpus = None, None
     if top.get("docker") is not None:
         docker, argued_gpus = parse_docker(mapping(top["docker"], "docker"))
-    if docker is None and sandbox is None:
+    # Of a file: which one is run says the registration, by its hash.
+    is_singularity = docker is None and sandbox is None and top.get("singularity") is not None
+    if is_singularity:
+        mapping(top["singularity"], "singularity")
+    elif docker is None and sandbox is None:
         refuse("docker", "is missing, and so is sandbox: nothing says how to run the container")
     for task in tasks.values():
         if sandbox and task.entrypoint:
@@ -40,6 +44,7 @@ def read_mlcube(top: Mapping[str, Any]) -> Manifest:
         docker=docker,
         sandbox=sandbox,
         gpus=gpus if argued_gpus is None else argued_gpus,
+        is_singularity=is_singularity,
         memory_bytes=_memory(platform.get("host_memory_gb")),
     )
 

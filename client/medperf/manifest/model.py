@@ -98,6 +98,13 @@ class Manifest:
     is_singularity: bool = False
     memory_bytes: int | None = None
 
+    @property
+    def image_name(self) -> str | None:
+        """What its image is called; None where it has none."""
+        if self.docker is not None:
+            return self.docker.image
+        return self.name if self.is_singularity else None
+
 
 PARAMETERS_FILE = "parameters_file"
 ADDITIONAL_FILES = "additional_files"
