@@ -140,14 +140,18 @@ def test_what_the_machines_administrator_adds_to_containers_is_not_added_to_thes
     other = one_client.folder / "apptainer.conf"
     other.write_text(f"{configuration.read_text()}\nbind path = {secret}:/etc/hostname\nmount hostfs = yes\n")
     command, environment = one_client.command(
-        "print('added=' + str('private' in open('/etc/hostname').read() or os.path.exists('/etc/apptainer')))"
+        """
+        print("added=" + str("private" in open("/etc/hostname").read() or os.path.exists("/etc/apptainer")))
+        places = [row.split()[1] for row in open("/proc/mounts")]
+        print("mounted=" + ",".join(place for place in places if place.startswith("/etc")))
+        """
     )
     script = f'mount --bind "{other}" "{configuration}" && exec "$@"'
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *command],
         env=environment, capture_output=True, text=True, timeout=60, check=True, cwd="/",
     )  # fmt: skip
-    assert json.loads(done.stdout)["lines"] == ["added=False"]
+    assert json.loads(done.stdout)["lines"] == ["added=False", "mounted="]
 
 
 @pytest.mark.guarantee("environment")
