@@ -68,7 +68,7 @@ class Installation:
     # Its site-wide configuration.
     configuration: Path
     # Where programs that it starts may have come with it.
-    helpers: Path
+    own_programs: Path
 
     @property
     def title(self) -> str:
