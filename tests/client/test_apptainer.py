@@ -19,6 +19,8 @@ import pytest
 from containers.attack import AS_ROOT, CALLERS, Client, cgroups_of, eventually, make_client, processes_with
 from containers.image_files import config, layer, of_docker, of_oci, sha256, write_tar
 from containers.small import Site, config_of, manifest_of
+from medperf.assets import Assets
+from medperf.bundles.gather import Gathering
 from medperf.cache import Kind, kept_things
 from medperf.containers import LocalContainer
 from medperf.engines.apptainer import ApptainerEngine, log_of
@@ -26,6 +28,7 @@ from medperf.engines.apptainer_machine import check_installation, parse_installa
 from medperf.engines.apptainer_options import WORK
 from medperf.engines.base import Image, Limits, TaskSpec
 from medperf.engines.choice import Engines, Platform
+from medperf.engines.docker import DockerEngine
 from medperf.engines.docker_probe import program_files
 from medperf.errors import BadManifest, EngineUnavailable, IntegrityError
 from medperf.image_archives import ImageArchive, read_image_archive
@@ -140,14 +143,18 @@ def test_what_the_machines_administrator_adds_to_containers_is_not_added_to_thes
     other = one_client.folder / "apptainer.conf"
     other.write_text(f"{configuration.read_text()}\nbind path = {secret}:/etc/hostname\nmount hostfs = yes\n")
     command, environment = one_client.command(
-        "print('added=' + str('private' in open('/etc/hostname').read() or os.path.exists('/etc/apptainer')))"
+        """
+        print("added=" + str("private" in open("/etc/hostname").read() or os.path.exists("/etc/apptainer")))
+        places = [row.split()[1] for row in open("/proc/mounts")]
+        print("mounted=" + ",".join(place for place in places if place.startswith("/etc")))
+        """
     )
     script = f'mount --bind "{other}" "{configuration}" && exec "$@"'
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *command],
         env=environment, capture_output=True, text=True, timeout=60, check=True, cwd="/",
     )  # fmt: skip
-    assert json.loads(done.stdout)["lines"] == ["added=False"]
+    assert json.loads(done.stdout)["lines"] == ["added=False", "mounted="]
 
 
 @pytest.mark.guarantee("environment")
@@ -406,6 +413,16 @@ def test_a_registered_file_is_run(
     assert [(kept.name, kept.containers, kept.is_whole()) for kept in made] == (
         [(archive.sha256, (f"{view.id} ({view.name})",), True)] if kind == "archive" else []
     )
+
+
+def test_a_bundle_carries_it(sif: Path, tmp_path: Path) -> None:
+    site, folder = Site(tmp_path), tmp_path / "bundle"
+    folder.mkdir()
+    view = registered(site, sif, is_singularity=True)
+    assets = Assets(site.home.assets, site.shelf.download)
+    docker = DockerEngine(site.home.root)
+    Gathering(folder, site.home, assets, docker, None, (), site.lines.append).container(view, Role.MODEL)
+    assert (folder / "assets" / sha256(sif.read_bytes())).is_file()
 
 
 @pytest.mark.usefixtures("base_image")

@@ -266,8 +266,9 @@ def test_one_process_cannot_take_more_memory_than_the_limit(bounded_client: Clie
     if bounded_client.cgroups or bounded_client.is_rootless:
         assert ran.cause == "out_of_memory"
     else:
-        # At once, before any watcher could look.
-        assert b"MemoryError" in ran.log
+        # At once, before any watcher could look; but for what Apptainer is let reserve beside it.
+        is_looked_at = bounded_client.engine == "apptainer" and ran.cause == "out_of_memory"
+        assert b"MemoryError" in ran.log or is_looked_at
 
 
 @pytest.mark.guarantee("outputs")

@@ -86,7 +86,7 @@ class Gathering:
 
     def _image(self, view: ContainerView, manifest: Manifest, *, has_another_way: bool) -> bool:
         """Take in the image; whether it is here. One that cannot be had is left out where there is another way."""
-        if manifest.docker is None or view.image_hash is None or self.platform == "sandbox":
+        if manifest.image_name is None or view.image_hash is None or self.platform == "sandbox":
             return False
         if view.image_url is not None:
             file = self._asset(view.image_url, view.image_hash)
@@ -94,7 +94,7 @@ class Gathering:
                 read_image_archive(file, name=view.image_url)
             return True
         try:
-            self._save(Image(manifest.docker.image, view.image_hash))
+            self._save(Image(manifest.image_name, view.image_hash))
         except EngineUnavailable as error:
             if not has_another_way:
                 raise

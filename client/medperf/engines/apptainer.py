@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from medperf.engines.apptainer_machine import check_installation, find_program, parse_installation, remedy
 from medperf.engines.apptainer_options import (
+    OVERHEAD_BYTES,
     OVERHEAD_PROCESSES,
     WORK,
     Furnished,
@@ -230,6 +231,7 @@ class ApptainerEngine(LocalEngine):
                 mounts=furnished.mounts,
                 memory_folders=(*confinement.memory_folders, *own_root),
                 overhead_processes=OVERHEAD_PROCESSES,
+                overhead_bytes=OVERHEAD_BYTES,
                 environment=furnished.environment,
                 # The launcher stays around it, and what is inside knows whether that lives.
                 has_gate=False,

@@ -39,8 +39,8 @@ def parse_installation(said: str, program: Path) -> Installation | None:
     if version is None or configuration is None:
         return None
     numbers = tuple(int(part) for part in version.groups() if part is not None)
-    helpers = Path(rows.get("LIBEXECDIR", "/usr/libexec"), name.removesuffix("-ce"), "bin")
-    return Installation(program, name, numbers, Path(configuration), helpers)
+    own_programs = Path(rows.get("LIBEXECDIR", "/usr/libexec"), name.removesuffix("-ce"), "bin")
+    return Installation(program, name, numbers, Path(configuration), own_programs)
 
 
 def check_installation(found: Installation) -> None:
@@ -52,7 +52,7 @@ def check_installation(found: Installation) -> None:
             " programs",
             hint=f"Install {found.title} {'.'.join(map(str, oldest))} or later, or Apptainer 1.1 or later.",
         )
-    looked_in = f"{found.helpers}:{found.program.parent}:{SYSTEM_PATH}"
+    looked_in = f"{found.own_programs}:{found.program.parent}:{SYSTEM_PATH}"
     if not any(shutil.which(name, path=looked_in) for name in ("squashfuse_ll", "squashfuse")):
         raise EngineUnavailable(
             f"{found.title} has no squashfuse here, through which it reads images",

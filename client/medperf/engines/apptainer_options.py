@@ -29,6 +29,8 @@ _STREAMS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
 _MEMORY = ("/dev/shm", "/tmp")  # noqa: S108 - the container's own
 # Its threads and those of what reads the image for it: 18 were counted. A program in Go that gets no more ends.
 OVERHEAD_PROCESSES = 32
+# Each of its threads reserves a stack of 8 MiB, of which it uses little.
+OVERHEAD_BYTES = 128 * 1024**2
 # What a plain installation adds to every container is left out, and what a site's administrator adds by this file:
 # a confinement is the same on every machine.
 _CONFIGURATION = """\
@@ -66,7 +68,7 @@ class Installation:
     # Its site-wide configuration.
     configuration: Path
     # Where programs that it starts may have come with it.
-    helpers: Path
+    own_programs: Path
 
     @property
     def title(self) -> str:
@@ -100,9 +102,9 @@ def run_options(
 ) -> Furnished:
     """The run of `spec` of the image `sif`, begun in `folder`."""
     image = Mount(sif, STAGE, writable=False)
-    words = ["--userns", "--containall", "--cleanenv", "--no-eval", "--no-privs"]
+    words = ["--userns", "--containall", "--no-eval"]
     home = f"{_OWN}/tmp:/tmp"  # noqa: S108 - the container's own
-    words += ["--no-mount", "bind-paths,cwd", "--home", home, "--cwd", str(folder)]
+    words += ["--no-mount", "bind-paths", "--home", home, "--cwd", str(folder)]
     words += ["--mount", _bind(_OWN / "dev", PurePosixPath("/dev"), writable=False)]
     if confinement.root_is_writable:
         words.append("--writable-tmpfs")
@@ -120,7 +122,7 @@ def run_options(
                 **{f"{installation.prefix}ENV_{name}": value for name, value in own.items()},
             }
         ),
-        enclosure=_enclosure(confinement, installation, points=_points(confinement.mounts)),
+        enclosure=_enclosure(confinement, installation),
     )
 
 
@@ -150,18 +152,7 @@ def _environment(installation: Installation) -> dict[str, str]:
     }
 
 
-def _points(mounts: tuple[Mount, ...]) -> tuple[str, ...]:
-    """Folders to mount at, where Apptainer makes none: in the container's own folders in memory."""
-    return tuple(
-        f"{_OWN}{mount.inside if mount.host.is_dir() else mount.inside.parent}"
-        for mount in mounts
-        if any(mount.inside.is_relative_to(path) for path in _MEMORY)
-    )
-
-
-def _enclosure(
-    confinement: Confinement, installation: Installation, points: tuple[str, ...] = ()
-) -> Mapping[str, object]:
+def _enclosure(confinement: Confinement, installation: Installation) -> Mapping[str, object]:
     own = [(f"{_OWN}", 2**20), (f"{_OWN}/kept", 2**24), (f"{_OWN}/dev", 2**16)]
     # Where an image may write over its own files, it does so there.
     layer = confinement.limits.tmp_bytes if confinement.root_is_writable else 0
@@ -171,7 +162,6 @@ def _enclosure(
         # Apptainer's own.
         "namespaces": 1,
         "folders": [*own, *((f"{_OWN}{path}", confinement.memory_folders[path]) for path in _MEMORY)],
-        "points": points,
         "links": {f"{_OWN}/dev/{name}": f"/proc/self/fd{number}" for name, number in _STREAMS.items()},
         "binds": {f"{_OWN}/dev/{name}": f"/dev/{name}" for name in _DEVICES},
         "files_folder": f"{_OWN}/kept",

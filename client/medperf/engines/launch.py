@@ -177,8 +177,6 @@ def _furnish(enclosure: dict[str, Any]) -> None:
     for path, size in enclosure["folders"]:
         Path(path).mkdir(exist_ok=True)
         _mount("tmpfs", path, _MS_NOSUID | _MS_NODEV, "tmpfs", f"mode=1777,size={size}")
-    for path in enclosure["points"]:
-        Path(path).mkdir(parents=True, exist_ok=True)
     for path, target in enclosure["links"].items():
         Path(path).symlink_to(target)
     for path, host in enclosure["binds"].items():

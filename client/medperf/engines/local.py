@@ -33,8 +33,9 @@ class Launch:
     mounts: tuple[Mount, ...]
     # The container's folders in memory, as it sees them.
     memory_folders: tuple[str, ...]
-    # Processes that are the engine's own.
+    # Processes that are the engine's own, and memory that a process of it reserves.
     overhead_processes: int
+    overhead_bytes: int
     environment: Mapping[str, str]
     # Whether the command waits inside until it is told to go on: see `LocalProcess`.
     has_gate: bool
@@ -203,7 +204,7 @@ def _plan(launch: Launch, cgroup: Cgroup, status: int) -> dict[str, object]:
     resources = {"RLIMIT_FSIZE": max(limits.output_bytes, limits.tmp_bytes), "RLIMIT_CORE": 0}
     if cgroup.memory is None:
         # Of one process only; the watcher adds them up, but is late by its interval.
-        resources["RLIMIT_DATA"] = limits.memory_bytes
+        resources["RLIMIT_DATA"] = limits.memory_bytes + launch.overhead_bytes
     command, enclosure = launch.command(status)
     return {
         "parent": os.getpid(),

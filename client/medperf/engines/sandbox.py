@@ -78,6 +78,7 @@ class SandboxEngine(LocalEngine):
                 mounts=layout.mounts,
                 memory_folders=tuple(layout.memory_folders),
                 overhead_processes=OVERHEAD_PROCESSES,
+                overhead_bytes=0,
                 # Nothing: a container's LD_PRELOAD would be loaded before it is confined.
                 environment={},
                 has_gate=True,
