@@ -68,6 +68,7 @@ class _Job:
     dataset_uid: str | None
     take_partial: bool
     check: Callable[[TaskOutputs], object]
+    kept_in: Path | None  # None where each run has fresh outputs
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,19 @@ class Runner:
         dataset_uid: str | None = None,
         take_partial: bool = False,
         check: Callable[[TaskOutputs], object] = lambda _outputs: None,
+        kept_in: Path | None = None,
     ) -> Iterator[TaskOutputs]:
         """Run a task and lend its outputs; they are removed when the block is left, the log stays.
 
         `content` says by input what it holds, such as a hash: a run of the same container on the same content that
         an earlier command had to leave is gone on with, and what this one leaves by an exception is kept for the
         next. `check` raises for outputs that are not what the task must write: the run has then failed.
+        `kept_in` is a folder for outputs that stay, however the run ends, for the next run to go on with.
         Raises ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
         `take_partial` a task that failed but wrote something lends that instead.
         """
         key = _work_key(container, task, content)
-        job = _Job(container, task, bindings, purpose, key, dataset_uid, take_partial, check)
+        job = _Job(container, task, bindings, purpose, key, dataset_uid, take_partial, check, kept_in)
         choice = self.choose(container.runnable)
         with self._owned() as mine:
             yield self._resumed(job, choice, mine) or self._begun(job, choice, mine)
@@ -166,10 +169,11 @@ class Runner:
             limits=asdict(self.limits),
             work_key=job.work_key,
         )
-        work = self._work(run_id)
-        work.mkdir(mode=0o700, parents=True)
+        work = self._outputs(job, run_id)
+        for folder in (self.home.runs / run_id, work):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         spec, paths = self._plan(run_id, job, self.limits)
-        _make_outputs(spec, [work / parameter for parameter in paths])
+        _make_outputs(spec, [work / parameter for parameter in paths], are_kept=job.kept_in is not None)
         with self._discarding(choice.engine, run_id):
             choice.engine.prepare(spec, on_line=_shown(self.on_line, spec.log))
             self.journal.started(run_id)
@@ -181,6 +185,11 @@ class Runner:
         for run in self.journal.resumable(job.work_key) if job.work_key is not None else ():
             # One of another engine is left to whoever asks for that one: a result says which engine it is of.
             fits = (run.engine, run.root_is_writable) == (choice.engine.name, self._may_write(choice.engine))
+            if not fits and job.kept_in is not None:
+                raise Busy(
+                    f"{job.task} of {job.container.name}, of an earlier command in {run.engine}, may still write.",
+                    hint=f"`medperf run cancel {run.short_id}` ends it; or give the options that it began with.",
+                )
             if not fits or not self.journal.take_over(run):
                 continue
             mine.append(run.id)
@@ -196,13 +205,13 @@ class Runner:
 
     def _taken_up(self, job: _Job, engine: Engine, run: Run) -> TaskOutputs | None:
         """The outputs of a run that ended well, or that still goes on; None where it must be begun again."""
-        if not self._work(run.id).is_dir():
+        if not self._outputs(job, run.id).is_dir():
             return None
         what = f"{job.task} of {job.container.name}, which an earlier command began at {run.created_at:%H:%M} UTC"
         spec, paths = self._plan(run.id, job, Limits(**run.limits) if run.limits else self.limits)  # type: ignore[arg-type]
         if run.holds_outputs:
             self.on_line(f"goes on with what {what} has written")
-            return TaskOutputs(run.id, self._work(run.id), paths)
+            return TaskOutputs(run.id, self._outputs(job, run.id), paths)
         # After a restart of the machine nothing says that what was written reached the disk.
         if run.client.boot_id != boot_id():
             return None
@@ -222,7 +231,7 @@ class Runner:
 
     def _ended(self, job: _Job, spec: TaskSpec, paths: Mapping[str, Path], outcome: Outcome) -> TaskOutputs:
         """The outputs of a run that has ended, once the journal says so."""
-        work = self._work(spec.run_id)
+        work = self._outputs(job, spec.run_id)
         failed: ContainerFailed | None = None
         if not outcome.succeeded:
             failed = failure(spec, outcome)
@@ -250,8 +259,11 @@ class Runner:
     def _work(self, run_id: str) -> Path:
         return self.home.runs / run_id / _WORK
 
+    def _outputs(self, job: _Job, run_id: str) -> Path:
+        return job.kept_in or self._work(run_id)
+
     def _plan(self, run_id: str, job: _Job, limits: Limits) -> tuple[TaskSpec, Mapping[str, Path]]:
-        container, work = job.container, self._work(run_id)
+        container, work = job.container, self._outputs(job, run_id)
         manifest = container.manifest
         task = manifest.tasks[job.task]
         plan = plan_io(task, bindings=job.bindings, workspace=container.workspace, output_folder=work)
@@ -263,7 +275,7 @@ class Runner:
             mounts=plan.mounts,
             code=container.code,
             sandbox=manifest.sandbox,
-            log=work.with_name(LOG),
+            log=self.home.runs / run_id / LOG,
             limits=limits,
             environment={**(docker.environment if docker else {}), **task.environment},
             image=container.runnable.image,
@@ -294,10 +306,10 @@ class Runner:
         return engine.wait(spec.run_id, on_line=on_line, is_cancelled=_Asked(self.journal, spec.run_id))
 
     def _record_end(self, job: _Job, run_id: str, outcome: Outcome) -> None:
+        if job.kept_in is not None or (outcome.succeeded and job.work_key is not None):
+            flush_to_disk(self._outputs(job, run_id))
         if outcome.succeeded:
-            holds_outputs = job.work_key is not None
-            if holds_outputs:
-                flush_to_disk(self._work(run_id))
+            holds_outputs = job.work_key is not None and job.kept_in is None
             self.journal.ended(
                 run_id,
                 RunState.DONE,
@@ -313,13 +325,13 @@ class Runner:
         )
 
 
-def _make_outputs(spec: TaskSpec, folders: list[Path]) -> None:
-    """Make what a run's outputs are mounted from; FileExistsError where any of it is there already."""
+def _make_outputs(spec: TaskSpec, folders: list[Path], *, are_kept: bool) -> None:
+    """Make what a run's outputs are mounted from; FileExistsError where any of it is there and not kept."""
     for folder in folders:
-        folder.mkdir()
+        folder.mkdir(exist_ok=are_kept)
     for mount in spec.mounts:
         if mount.writable and not mount.host.is_dir():
-            mount.host.touch(exist_ok=False)
+            mount.host.touch(exist_ok=are_kept)
 
 
 class _Asked:

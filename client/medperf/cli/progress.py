@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
 from medperf.terminal import printable
+
+from .drawn import shows_unicode
 
 _REDRAW_SECONDS = 1.0
 
@@ -29,6 +31,18 @@ class Progress:
         self._note = ""
         self._started = 0.0
         self._is_drawn = False
+        self._below: tuple[str, ...] = ()
+        self._lines_below = 0
+
+    @property
+    def is_on_terminal(self) -> bool:
+        """Whether there is a line that moves."""
+        return self._stream.isatty()
+
+    @property
+    def shows_unicode(self) -> bool:
+        """Whether more than ASCII can be written."""
+        return shows_unicode(self._stream)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Progress]:
@@ -54,6 +68,12 @@ class Progress:
     def note(self, text: str) -> None:
         """What stands beside the time, such as how much of a file is there; shown on a terminal only."""
         self._note = text
+
+    def below(self, lines: Sequence[str]) -> None:
+        """What stands below the time from now on, such as bars; on a terminal only, and narrower than it."""
+        with self._lock:
+            self._clear()
+            self._below = tuple(lines)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -84,7 +104,10 @@ class Progress:
     def _draw(self) -> None:
         with self._lock:
             note = f" · {self._note}" if self._note else ""
+            self._clear()
             self._stream.write(f"\r\x1b[2K      … {printable(self._title)}: {self._elapsed()}{printable(note)}")
+            self._stream.write("".join(f"\n{printable(line)}" for line in self._below))
+            self._lines_below = len(self._below)
             self._stream.flush()
             self._is_drawn = True
 
@@ -96,9 +119,11 @@ class Progress:
 
     def _clear(self) -> None:
         if self._is_drawn:
-            self._stream.write("\r\x1b[2K")
+            up = f"\x1b[{self._lines_below}A" if self._lines_below else ""
+            self._stream.write(f"\r{up}\x1b[J" if up else "\r\x1b[2K")
             self._stream.flush()
             self._is_drawn = False
+            self._lines_below = 0
 
     def _elapsed(self) -> str:
         seconds = time.monotonic() - self._started
