@@ -387,3 +387,21 @@ def test_a_full_disk_keeps_the_work(
         assert machine.done_in_log() == ["case0", "case1", "case2"]
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_what_is_left_of_a_preparation_that_ended_is_not_gone_on_with(
+    machine_with: Callable[..., Machine],
+) -> None:
+    machine = machine_with("sandbox")
+    machine.case(1, "unclear")
+    machine.typed(*machine.create, code=7)
+    (machine.ongoing.data / "case1.txt").write_text("mended")
+    left, work = machine.site.folder / "left", machine.ongoing.work
+    shutil.copytree(work, left)
+    machine.again()
+    # As where its command died when the dataset was there, and the work not removed.
+    left.rename(work)
+    assert "is prepared, as dataset" in machine.typed("dataset", "prepare", "--data_uid", "mine", code=2)
+    machine.case(1, "whole")
+    machine.typed(*machine.create)
+    assert machine.done_in_log() == ["case0", "case2", "case1", "case0", "case1", "case2"]
