@@ -34,6 +34,8 @@ _RECORD_LIMIT_BYTES = 4 * 1024 * 1024
 _SERVER_ID = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 # Of a generated UID, where a hint says what to type: few enough to type, enough to be one dataset's alone.
 _TYPED_DIGITS = 8
+# Of a dataset that is not prepared to its end: a generated UID is hex, a server UID digits, this begins neither.
+PREPARATION_PREFIX = "prep-"
 _MEND = "Prepare the data again with `medperf dataset create`; the same input gives the same UID."
 
 
@@ -220,6 +222,11 @@ def uid_to_type(dataset: LocalDataset) -> str:
 def find_dataset(home: Home, given: str) -> LocalDataset:
     """The dataset that a person means: by server UID, or by the beginning of a generated UID, as `is_server_id`
     tells them apart. UsageError if there is none, or more than one."""
+    if given.startswith(PREPARATION_PREFIX):
+        raise UsageError(
+            f"{given} is a dataset in preparation: what it is called is known once it is prepared.",
+            hint=f"`medperf dataset prepare --data_uid {given}` goes on with it.",
+        )
     damaged: dict[str, IntegrityError] = {}
     known = local_datasets(home, on_damaged=damaged.__setitem__)
     if is_server_id(given):

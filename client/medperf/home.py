@@ -30,7 +30,7 @@ _PORTS = {"http": 80, "https": 443}
 MOVED_PREFIX = ".{}.moved-"
 # Where files and folders are written that are not whole at once, relative to the root. What containers write and
 # what containers are laid out of is found again by their own records.
-_WRITTEN_IN = ("assets/sha256", "containers/*", "datasets/*", "environments", "results/*")
+_WRITTEN_IN = ("assets/sha256", "containers/*", "datasets/*", "environments", "preparations/*", "results/*")
 
 
 def server_url(option: str | None, *, allow_http: bool = False) -> str:
@@ -124,6 +124,11 @@ class Home:
     def datasets(self) -> Path:
         """Prepared datasets, each in a folder named by its generated UID."""
         return self.folder("datasets")
+
+    @property
+    def preparations(self) -> Path:
+        """Datasets in preparation, each in a folder named by its UID."""
+        return self.folder("preparations")
 
     @property
     def results(self) -> Path:

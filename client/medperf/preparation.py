@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +16,18 @@ from medperf.bodies import in_words
 from medperf.containers import LocalContainer
 from medperf.credentials import Keyring
 from medperf.datasets import RECORDS, LocalDataset, Preparation, Preparer, Source, alone_with, hold, read_dataset
+from medperf.engines.outputs import remove_tree
 from medperf.errors import IntegrityError, UsageError
 from medperf.files import write_atomically
 from medperf.home import Home
 from medperf.identity import UID_DIGITS, Identity, fingerprint, hash_folders, records_to_json
 from medperf.manifest.model import METADATA_PATH
+from medperf.preparations import STAGING, InPreparation, go_on, key_of, new_record, reports_by_case
 from medperf.reports import read_report
 from medperf.tasks import Runner, TaskOutputs
 from medperf_contracts.registry import NewDataset
 
-# Inside a run's own folder, where no output can have this name.
-_STAGING = ".dataset"
+# Inside the folder of the outputs, where none can have this name.
 _REPLACED = ".replaced"
 
 
@@ -47,6 +48,8 @@ def prepare(
     labels_path: Path,
     about: Description,
     step: Callable[[str], AbstractContextManager[object]],
+    benchmark_id: int | None = None,
+    watch: Callable[[InPreparation], AbstractContextManager[object]] = nullcontext,
 ) -> LocalDataset:
     """Prepare data with a benchmark's preparation container, and keep it under its identity.
 
@@ -54,24 +57,50 @@ def prepare(
     did waits for the same command. Where the same data was prepared before, that dataset is kept, with what the
     person says of it now unless it is registered already. Another command that works on that one is waited for.
     `step` is entered around each step, by its name.
+    Where the container reports case by case, its work is kept until all ended well, and each call goes on with it;
+    `watch` is entered, with where that is, while it works.
     """
     _check(about)
     inputs = {"data_path": readable_input(data_path), "labels_path": readable_input(labels_path)}
     source = Source(data_path=_text(inputs["data_path"]), labels_path=_text(inputs["labels_path"]))
-    place = hashlib.sha256(f"{source.data_path}\0{source.labels_path}\0{container.hash}".encode())
+    key = key_of(source, container)
+    place = hashlib.sha256(key.encode())
     what = f"the preparation of {source.data_path}"
     with hold(runner.home, f"prepare-{place.hexdigest()}", what), ExitStack() as lent:
         runs = []
 
-        def run(task: str, bindings: Mapping[str, Path], content: Mapping[str, str]) -> TaskOutputs:
+        def run(
+            task: str, bindings: Mapping[str, Path], content: Mapping[str, str] | None, kept_in: Path | None = None
+        ) -> TaskOutputs:
             with step(task):
-                lend = runner.run(container, task, bindings, purpose="dataset create", content=content)
+                lend = runner.run(
+                    container, task, bindings, purpose="dataset create", content=content, kept_in=kept_in
+                )
                 outputs = lent.enter_context(lend)
             runs.append(outputs.run_id)
             return outputs
 
-        prepared = run("prepare", inputs, {name: _fingerprint(path) for name, path in inputs.items()})
-        made = dict.fromkeys(("data_path", "labels_path"), prepared.run_id)
+        ongoing: InPreparation | None = None
+        made: Mapping[str, str] | None = None
+        if reports_by_case(container.manifest):
+            ongoing = go_on(
+                runner.home,
+                key,
+                lambda folder, uid: new_record(
+                    folder,
+                    uid,
+                    container=container,
+                    source=source,
+                    said=(about.name, about.description, about.location),
+                    benchmark_id=benchmark_id,
+                    prepared_by=_whoever_is_logged_in(runner.home),
+                ),
+            )
+            with watch(ongoing):
+                prepared = run("prepare", inputs, {"in_preparation": ongoing.uid}, ongoing.work)
+        else:
+            prepared = run("prepare", inputs, {name: _fingerprint(path) for name, path in inputs.items()})
+            made = dict.fromkeys(("data_path", "labels_path"), prepared.run_id)
         folders = {
             "data_path": prepared.paths["output_path"],
             "labels_path": prepared.paths["output_labels_path"],
@@ -100,20 +129,24 @@ def prepare(
             generated_uid=identity.uid,
             data_hash=identity.data_hash,
             name=about.name,
-            description=about.description,
-            location=about.location,
+            description=about.description if ongoing is None else ongoing.description,
+            location=about.location if ongoing is None else ongoing.location,
             preparation=Preparation(id=container.id, name=container.name, hash=container.hash),
             statistics=statistics,
             source=source,
             created_at=datetime.now(UTC),
-            prepared_by=_whoever_is_logged_in(runner.home),
+            prepared_by=_whoever_is_logged_in(runner.home) if ongoing is None else ongoing.prepared_by,
         )
         with alone_with(runner.home, dataset, on_wait=runner.on_line):
             # From now on they are the dataset's, and nobody goes on with what is left of them. The first one last:
             # the others are of its outputs.
             for run_id in reversed(runs):
                 runner.journal.release(run_id)
+            if ongoing is not None:
+                ongoing = ongoing.becomes(identity.uid)
             kept = _keep(runner.home, dataset, identity, prepared)
+            if ongoing is not None:
+                remove_tree(ongoing.work)
         runner.journal.belong_to(kept.generated_uid, runs)
         return kept
 
@@ -130,7 +163,7 @@ def _keep(home: Home, dataset: LocalDataset, identity: Identity, prepared: TaskO
         if _is_intact(existing):
             dataset.save()
             return dataset
-    staging = prepared.folder / _STAGING
+    staging = prepared.folder / STAGING
     staging.mkdir(mode=0o700)
     prepared.paths["output_path"].rename(staging / "data")
     prepared.paths["output_labels_path"].rename(staging / "labels")

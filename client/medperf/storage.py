@@ -17,6 +17,7 @@ from medperf.journal import Journal
 # What of a local folder is said apart, and what it is.
 PARTS = {
     "datasets": "prepared data",
+    "preparations": "data in preparation",
     "results": "scores",
     "runs": "logs of runs, and what goes on with them",
     "assets": "registered files",

@@ -17,8 +17,9 @@ from medperf.client_process import boot_id
 from medperf.containers import LocalContainer
 from medperf.engines.base import CannotStart, Engine, EngineLost, Limits, Outcome, TaskSpec, failure
 from medperf.engines.choice import Choice, Runnable
+from medperf.engines.logs import shown_in_part
 from medperf.engines.outputs import check_outputs, remove_tree
-from medperf.errors import BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, StorageFailed
+from medperf.errors import BadManifest, Busy, ContainerFailed, EngineUnavailable, IntegrityError, StorageFailed
 from medperf.files import flush_to_disk, is_full
 from medperf.home import Home
 from medperf.journal import Journal, Run, RunState
@@ -29,8 +30,6 @@ from medperf_contracts.hashing import text_hash
 
 _WORK = "work"
 LOG = "task.log"
-# What is shown of a run's output; its log has a bound of its own.
-_SHOWN_CHARACTERS_MOST = 1024**2
 # What a run wrote for a command that could not use it waits so long for the next one.
 OUTPUTS_KEPT = timedelta(days=7)
 _CAUSES: tuple[tuple[type[BaseException], Cause], ...] = (
@@ -69,6 +68,7 @@ class _Job:
     dataset_uid: str | None
     take_partial: bool
     check: Callable[[TaskOutputs], object]
+    kept_in: Path | None  # None where each run has fresh outputs
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,19 @@ class Runner:
         dataset_uid: str | None = None,
         take_partial: bool = False,
         check: Callable[[TaskOutputs], object] = lambda _outputs: None,
+        kept_in: Path | None = None,
     ) -> Iterator[TaskOutputs]:
         """Run a task and lend its outputs; they are removed when the block is left, the log stays.
 
         `content` says by input what it holds, such as a hash: a run of the same container on the same content that
         an earlier command had to leave is gone on with, and what this one leaves by an exception is kept for the
         next. `check` raises for outputs that are not what the task must write: the run has then failed.
+        `kept_in` is a folder for outputs that stay, however the run ends, for the next run to go on with.
         Raises ContainerFailed, naming the task, how it ended and its log, unless it ended well; with
         `take_partial` a task that failed but wrote something lends that instead.
         """
         key = _work_key(container, task, content)
-        job = _Job(container, task, bindings, purpose, key, dataset_uid, take_partial, check)
+        job = _Job(container, task, bindings, purpose, key, dataset_uid, take_partial, check, kept_in)
         choice = self.choose(container.runnable)
         with self._owned() as mine:
             yield self._resumed(job, choice, mine) or self._begun(job, choice, mine)
@@ -169,12 +171,13 @@ class Runner:
             limits=asdict(self.shares.planned(job.container.manifest)),
             work_key=job.work_key,
         )
-        work = self._work(run_id)
-        work.mkdir(mode=0o700, parents=True)
+        work = self._outputs(job, run_id)
+        for folder in (self.home.runs / run_id, work):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         spec, paths = self._plan(run_id, job, self.shares.planned(job.container.manifest))
-        _make_outputs(spec, [work / parameter for parameter in paths])
+        _make_outputs(spec, [work / parameter for parameter in paths], are_kept=job.kept_in is not None)
         with self._discarding(choice.engine, run_id):
-            choice.engine.prepare(spec, on_line=_shown(self.on_line, spec.log))
+            choice.engine.prepare(spec, on_line=shown_in_part(self.on_line, spec.log))
             return self._ended(job, spec, paths, self._in_its_share(job, choice, spec))
 
     def _in_its_share(self, job: _Job, choice: Choice, spec: TaskSpec) -> Outcome:
@@ -197,6 +200,11 @@ class Runner:
         for run in self.journal.resumable(job.work_key) if job.work_key is not None else ():
             # One of another engine is left to whoever asks for that one: a result says which engine it is of.
             fits = (run.engine, run.root_is_writable) == (choice.engine.name, self._may_write(choice.engine))
+            if not fits and job.kept_in is not None:
+                raise Busy(
+                    f"{job.task} of {job.container.name}, of an earlier command in {run.engine}, may still write.",
+                    hint=f"`medperf run cancel {run.short_id}` ends it; or give the options that it began with.",
+                )
             if not fits or not self.journal.take_over(run):
                 continue
             mine.append(run.id)
@@ -212,14 +220,14 @@ class Runner:
 
     def _taken_up(self, job: _Job, engine: Engine, run: Run) -> TaskOutputs | None:
         """The outputs of a run that ended well, or that still goes on; None where it must be begun again."""
-        if not self._work(run.id).is_dir():
+        if not self._outputs(job, run.id).is_dir():
             return None
         what = f"{job.task} of {job.container.name}, which an earlier command began at {run.created_at:%H:%M} UTC"
         limits = Limits.recorded(run.limits) if run.limits else self.shares.planned(job.container.manifest)
         spec, paths = self._plan(run.id, job, limits)
         if run.holds_outputs:
             self.on_line(f"goes on with what {what} has written")
-            return TaskOutputs(run.id, self._work(run.id), paths)
+            return TaskOutputs(run.id, self._outputs(job, run.id), paths)
         # After a restart of the machine nothing says that what was written reached the disk.
         if run.client.boot_id != boot_id():
             return None
@@ -239,7 +247,7 @@ class Runner:
 
     def _ended(self, job: _Job, spec: TaskSpec, paths: Mapping[str, Path], outcome: Outcome) -> TaskOutputs:
         """The outputs of a run that has ended, once the journal says so."""
-        work = self._work(spec.run_id)
+        work = self._outputs(job, spec.run_id)
         failed: ContainerFailed | None = None
         if not outcome.succeeded:
             failed = failure(spec, outcome)
@@ -267,8 +275,11 @@ class Runner:
     def _work(self, run_id: str) -> Path:
         return self.home.runs / run_id / _WORK
 
+    def _outputs(self, job: _Job, run_id: str) -> Path:
+        return job.kept_in or self._work(run_id)
+
     def _plan(self, run_id: str, job: _Job, limits: Limits) -> tuple[TaskSpec, Mapping[str, Path]]:
-        container, work = job.container, self._work(run_id)
+        container, work = job.container, self._outputs(job, run_id)
         manifest = container.manifest
         task = manifest.tasks[job.task]
         plan = plan_io(task, bindings=job.bindings, workspace=container.workspace, output_folder=work)
@@ -280,7 +291,7 @@ class Runner:
             mounts=plan.mounts,
             code=container.code,
             sandbox=manifest.sandbox,
-            log=work.with_name(LOG),
+            log=self.home.runs / run_id / LOG,
             limits=limits,
             environment={**(docker.environment if docker else {}), **task.environment},
             image=container.runnable.image,
@@ -310,13 +321,13 @@ class Runner:
         return StopRequests(self.journal, run_id, self.stopping)
 
     def _outcome(self, engine: Engine, spec: TaskSpec, asked: StopRequests) -> Outcome:
-        return engine.wait(spec.run_id, on_line=_shown(self.on_line, spec.log), is_cancelled=asked)
+        return engine.wait(spec.run_id, on_line=shown_in_part(self.on_line, spec.log), is_cancelled=asked)
 
     def _record_end(self, job: _Job, run_id: str, outcome: Outcome) -> None:
+        if job.kept_in is not None or (outcome.succeeded and job.work_key is not None):
+            flush_to_disk(self._outputs(job, run_id))
         if outcome.succeeded:
-            holds_outputs = job.work_key is not None
-            if holds_outputs:
-                flush_to_disk(self._work(run_id))
+            holds_outputs = job.work_key is not None and job.kept_in is None
             self.journal.ended(
                 run_id,
                 RunState.DONE,
@@ -332,13 +343,13 @@ class Runner:
         )
 
 
-def _make_outputs(spec: TaskSpec, folders: list[Path]) -> None:
-    """Make what a run's outputs are mounted from; FileExistsError where any of it is there already."""
+def _make_outputs(spec: TaskSpec, folders: list[Path], *, are_kept: bool) -> None:
+    """Make what a run's outputs are mounted from; FileExistsError where any of it is there and not kept."""
     for folder in folders:
-        folder.mkdir()
+        folder.mkdir(exist_ok=are_kept)
     for mount in spec.mounts:
         if mount.writable and not mount.host.is_dir():
-            mount.host.touch(exist_ok=False)
+            mount.host.touch(exist_ok=are_kept)
 
 
 def check_predictions(outputs: TaskOutputs, model: str) -> None:
@@ -348,19 +359,6 @@ def check_predictions(outputs: TaskOutputs, model: str) -> None:
             f"The model {model} ended well but wrote no predictions.",
             hint="Tell the model's owner: its task infer must write them to its output_path.",
         )
-
-
-def _shown(on_line: Callable[[str], None], log: Path) -> Callable[[str], None]:
-    """Show lines up to a bound, and at it where the rest is."""
-    left = _SHOWN_CHARACTERS_MOST
-
-    def show(line: str) -> None:
-        nonlocal left
-        if left > 0:
-            left -= len(line) + 1
-            on_line(line if left > 0 else f"It says more than is shown here: the log is {log}")
-
-    return show
 
 
 def _cause(error: BaseException) -> Cause:

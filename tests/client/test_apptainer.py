@@ -33,6 +33,7 @@ from medperf.engines.docker_probe import program_files
 from medperf.errors import BadManifest, EngineUnavailable, IntegrityError
 from medperf.image_archives import ImageArchive, read_image_archive
 from medperf.manifest import Role
+from medperf.shares import Shares
 from medperf.tasks import Runner
 from medperf_contracts.hashing import container_hash
 from medperf_contracts.registry import ContainerView
@@ -380,7 +381,9 @@ def engines(site: Site, platform: str) -> Engines:
 
 
 def predictions(site: Site, model: LocalContainer, here: Engines) -> str:
-    runner = Runner(site.home, site.journal, here.choose, site.lines.append, Limits(memory_bytes=512 * 1024**2))
+    runner = Runner(
+        site.home, site.journal, here.choose, site.lines.append, Shares(Limits(memory_bytes=512 * 1024**2))
+    )
     with runner.run(model, "infer", {"data_path": site.data}, purpose="benchmark run") as outputs:
         return (outputs.paths["output_path"] / "predictions.csv").read_text()
 

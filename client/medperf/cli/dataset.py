@@ -13,6 +13,7 @@ from .changing import UID, validity_option
 from .dataset_views import ls, view
 from .engines import How, how_options
 from .listing import silent_yes_option
+from .preparing import prepare, prepared, tell_next
 from .prompts import confirm, show_before_sending, yes_option
 from .session import Session, pass_session
 
@@ -38,6 +39,7 @@ def dataset() -> None:
 
 
 dataset.add_command(ls)
+dataset.add_command(prepare)
 dataset.add_command(view)
 
 
@@ -72,9 +74,9 @@ def create(
     how: How,
 ) -> None:
     """Prepare data with a benchmark's preparation container. Nothing is sent."""
-    from medperf.datasets import local_datasets, uid_to_type
+    from medperf.datasets import local_datasets
     from medperf.manifest import Role
-    from medperf.preparation import Description, prepare
+    from medperf.preparation import Description
 
     from .progress import Progress
     from .work import Work, benchmark_view
@@ -85,26 +87,11 @@ def create(
     work = Work.begin(session, progress, how)
     benchmark = benchmark_view(work.gateway, benchmark_id)
     container = work.container(benchmark.preparation_id, Role.PREPARATION)
-    work.choose_engines(container)
-    click.echo(f"Preparing with container {container.id} ({container.name})", err=True)
-    made = prepare(
-        work.runner,
-        container,
-        data_path=data_path,
-        labels_path=labels_path,
-        about=Description(name, description, location),
-        step=progress.step,
-    )
-    click.echo(f"Generated UID: {made.generated_uid}")
-    if made.server_id is not None:
-        click.echo(
-            f"This data is on the server already, as dataset {made.server_id} ({made.name}); that stands, and what"
-            " you say of it now is not kept."
-        )
-        return
-    if (was := names.get(made.generated_uid, made.name)) != made.name:
+    about = Description(name, description, location)
+    made = prepared(work, container, data_path, labels_path, about, benchmark_id=benchmark_id)
+    is_new = tell_next(made)
+    if is_new and (was := names.get(made.generated_uid, made.name)) != made.name:
         click.echo(f"This data was here already, as {printable(was)}; its name is now {printable(made.name)}.")
-    click.echo(f"Next, submit its metadata: medperf dataset submit --data_uid {uid_to_type(made)}")
 
 
 @dataset.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from .changing import UID
@@ -19,6 +21,10 @@ from .listing import (
 )
 from .session import Session, pass_session
 from .tables import json_option, print_view
+
+if TYPE_CHECKING:
+    from medperf.datasets import LocalDataset
+    from medperf.preparations import InPreparation
 
 # As long as a UID's beginning is for the eye; `--json` and `view` give it whole.
 _UID_DIGITS_SHOWN = 12
@@ -55,24 +61,44 @@ def ls(session: Session, mine: bool, local: bool, benchmark: int | None, as_json
         as_json_text=as_json_text,
         if_empty="There are no such datasets on the server. `medperf dataset submit` registers one.",
     )
+    from medperf.preparations import preparations
+
+    if ongoing := preparations(session.home, on_damaged=lambda *_: None):
+        names = ", ".join(it.uid for it in ongoing)
+        click.echo(f"In preparation on this machine: {names} (medperf dataset ls --local)", err=True)
 
 
 def _ls_local(session: Session, *, as_json_text: bool) -> None:
     from medperf.datasets import LocalDataset, local_datasets
+    from medperf.preparations import InPreparation, preparations
 
     columns = [
-        Column[LocalDataset]("Generated UID", lambda it: it.generated_uid),
-        Column[LocalDataset]("Name", lambda it: it.name),
-        Column[LocalDataset]("Server UID", lambda it: it.server_id),
-        Column[LocalDataset]("Prepared by", lambda it: f"container {it.preparation.id} · {it.preparation.name}"),
-        Column[LocalDataset]("Prepared", lambda it: when(it.created_at)),
+        Column[LocalDataset | InPreparation](
+            "Generated UID", lambda it: it.uid if isinstance(it, InPreparation) else it.generated_uid
+        ),
+        Column[LocalDataset | InPreparation]("Name", lambda it: it.name),
+        Column[LocalDataset | InPreparation](
+            "Server UID", lambda it: None if isinstance(it, InPreparation) else it.server_id
+        ),
+        Column[LocalDataset | InPreparation](
+            "Prepared by", lambda it: f"container {it.preparation.id} · {it.preparation.name}"
+        ),
+        Column[LocalDataset | InPreparation]("Prepared", _prepared),
     ]
+    found: list[LocalDataset | InPreparation] = [*local_datasets(session.home, on_damaged=tell_left_out)]
+    found += preparations(session.home, on_damaged=tell_left_out)
     print_list(
-        local_datasets(session.home, on_damaged=tell_left_out),
+        found,
         columns,
         as_json_text=as_json_text,
         if_empty="There are no datasets on this machine. `medperf dataset create` prepares one.",
     )
+
+
+def _prepared(it: LocalDataset | InPreparation) -> str | None:
+    from medperf.datasets import LocalDataset
+
+    return when(it.created_at) if isinstance(it, LocalDataset) else f"in preparation: {it.so_far()}"
 
 
 @click.command()
@@ -85,10 +111,18 @@ def view(session: Session, dataset_uid: str, local: bool, as_json_text: bool) ->
     """Show a dataset whole.
 
     A server UID, which is up to nine digits that do not begin with 0, shows what the server has; a generated UID,
-    or its beginning, what is on this machine. With --local either shows what is on this machine.
+    or its beginning, what is on this machine. With --local either shows what is on this machine. A UID that begins
+    with prep- is that of a dataset in preparation.
     """
-    from medperf.datasets import find_dataset, is_server_id
+    from medperf.datasets import PREPARATION_PREFIX, find_dataset, is_server_id
 
+    if dataset_uid.startswith(PREPARATION_PREFIX):
+        from medperf.preparations import find_preparation
+
+        found = find_preparation(session.home, dataset_uid)
+        whole = {**found.model_dump(mode="json"), "folder": str(found.work), "state": "in preparation"}
+        print_view({**whole, "cases": found.so_far()}, as_json_text=as_json_text)
+        return
     if not local and is_server_id(dataset_uid):
         from medperf_contracts.registry import DatasetView
 

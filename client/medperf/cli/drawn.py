@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from medperf.drawings import Curve, Drawables, Point, Value
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
-_WIDTH_MOST = 100
-_WIDTH_LEAST = 20
+WIDTH_MOST = 100
+WIDTH_LEAST = 20
 _CURVE_WIDTH_MOST = 48
 # Characters are twice as high as wide.
 _CURVE_RATIO = 2
@@ -32,8 +32,9 @@ def draw_metrics(metrics: Mapping[str, object] | None, *, is_partial: bool) -> N
     from medperf.drawings import drawables
 
     # One column less: a terminal that wraps at its edge would double every line.
-    width = max(_WIDTH_LEAST, min(_WIDTH_MOST, shutil.get_terminal_size().columns - 1))
-    for line in drawing(drawables(metrics), width=width, has_unicode=_shows_unicode(), is_partial=is_partial):
+    width = max(WIDTH_LEAST, min(WIDTH_MOST, shutil.get_terminal_size().columns - 1))
+    has_unicode = shows_unicode(sys.stdout)
+    for line in drawing(drawables(metrics), width=width, has_unicode=has_unicode, is_partial=is_partial):
         click.echo(line)
 
 
@@ -44,7 +45,7 @@ def drawing(found: Drawables, *, width: int, has_unicode: bool, is_partial: bool
     lines = ["", "Metrics, bars from 0 to 1"]
     if is_partial:
         lines.append("Partial: the model failed on some of the cases.")
-    lines += _bars(found.values, width, has_unicode)
+    lines += bars(found.values, width, has_unicode)
     for curve in found.curves:
         lines += ["", *_curve(curve, width, has_unicode)]
     if found.left_out:
@@ -53,15 +54,17 @@ def drawing(found: Drawables, *, width: int, has_unicode: bool, is_partial: bool
     return [_cut(line, width, has_unicode) for line in shown]
 
 
-def _shows_unicode() -> bool:
+def shows_unicode(stream: TextIO) -> bool:
+    """Whether bars can be written to a stream as blocks."""
     try:
-        f"{_BLOCKS}…".encode(sys.stdout.encoding or "ascii")
+        f"{_BLOCKS}…".encode(stream.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True
 
 
-def _bars(values: tuple[Value, ...], width: int, has_unicode: bool) -> list[str]:
+def bars(values: tuple[Value, ...], width: int, has_unicode: bool) -> list[str]:
+    """A line for each value, at most `width` columns wide: its name, its number, and a bar for its share."""
     if not values:
         return []
     names = [_as_shown(value.path, has_unicode) for value in values]

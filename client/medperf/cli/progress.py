@@ -6,12 +6,14 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
 from medperf.terminal import printable
+
+from .drawn import shows_unicode
 
 _REDRAW_SECONDS = 1.0
 _MARGIN = "      "
@@ -47,6 +49,18 @@ class Progress:
         # The thread's ID -> its step.
         self._steps: dict[int, _Step] = {}
         self._is_drawn = False
+        self._below: tuple[str, ...] = ()
+        self._lines_below = 0
+
+    @property
+    def is_on_terminal(self) -> bool:
+        """Whether there is a line that moves."""
+        return self._stream.isatty()
+
+    @property
+    def shows_unicode(self) -> bool:
+        """Whether more than ASCII can be written."""
+        return shows_unicode(self._stream)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Progress]:
@@ -87,6 +101,12 @@ class Progress:
             if step is not None:
                 step.note = text
 
+    def below(self, lines: Sequence[str]) -> None:
+        """What stands below the time from now on, such as bars; on a terminal only, and narrower than it."""
+        with self._lock:
+            self._clear()
+            self._below = tuple(lines)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The time stands still while the block runs: somebody is asked something, or told outside the steps."""
@@ -119,7 +139,10 @@ class Progress:
             shown = "; ".join(_shown(step) for step in steps)
             # What wraps into a second row would not be cleared.
             room = shutil.get_terminal_size().columns - len(_MARGIN) - len("… ") - 1
+            self._clear()
             self._stream.write(f"\r\x1b[2K{_MARGIN}… {shown[:room]}")
+            self._stream.write("".join(f"\n{printable(line)}" for line in self._below))
+            self._lines_below = len(self._below)
             self._stream.flush()
             self._is_drawn = True
 
@@ -131,9 +154,11 @@ class Progress:
 
     def _clear(self) -> None:
         if self._is_drawn:
-            self._stream.write("\r\x1b[2K")
+            up = f"\x1b[{self._lines_below}A" if self._lines_below else ""
+            self._stream.write(f"\r{up}\x1b[J" if up else "\r\x1b[2K")
             self._stream.flush()
             self._is_drawn = False
+            self._lines_below = 0
 
 
 def _shown(step: _Step) -> str:

@@ -285,10 +285,12 @@ class DockerEngine:
                 make_readable(mount, own=mount.host.is_relative_to(self._home))
 
     def _give_outputs(self, confinement: Confinement) -> None:
-        """Where root starts it, the run's own user owns the output folders for as long as it runs."""
+        """Where root starts it, the run's own user owns its outputs for as long as it runs, earlier runs' too."""
         if confinement.real_id is not None and not self._facts.is_rootless:
             for mount in confinement.mounts:
-                if mount.writable:
+                if mount.writable and mount.host.is_dir():
+                    take_over(mount.host, owner=confinement.real_id, group=confinement.real_id)
+                elif mount.writable:
                     os.chown(mount.host, confinement.real_id, confinement.real_id)
 
     def _take_outputs(self, spec: TaskSpec) -> None:

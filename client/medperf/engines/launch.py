@@ -215,7 +215,15 @@ def stage(mounts: list[dict[str, Any]], real_id: int | None) -> None:
             _map_owner(target, real_id)
         except OSError:
             if mount["writable"]:
-                os.chown(target, real_id, real_id)  # the engine gives all of it back after the run
+                _give(target, real_id)  # the engine gives all of it back after the run
+
+
+def _give(top: Path, real_id: int) -> None:
+    """Have the run's user own an output, and what earlier runs left in it."""
+    os.chown(top, real_id, real_id)
+    for folder, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            os.lchown(os.path.join(folder, name), real_id, real_id)  # noqa: PTH118 - bytes of any name
 
 
 def _map_owner(target: Path, real_id: int) -> None:

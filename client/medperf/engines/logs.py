@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from medperf.terminal import UNPRINTABLE
@@ -13,6 +14,8 @@ MAX_LINE_CHARACTERS = 500
 TAIL_BYTES = 64 * 1024
 # A line without an end is passed on in pieces of this size, so that memory stays bounded.
 _PIECE_BYTES = 64 * 1024
+# What is shown of a run's output; its log has a bound of its own.
+_SHOWN_CHARACTERS_MOST = 1024**2
 
 # Control sequences (CSI), strings (OSC, DCS, SOS, PM, APC; ended or not), and two-character escapes.
 _ESCAPES = re.compile(
@@ -79,3 +82,16 @@ class RunLog:
         self.file.close()
         rest, self.unfinished = self.unfinished, b""
         return [clean(rest.decode("utf-8", "replace"))] if rest else []
+
+
+def shown_in_part(on_line: Callable[[str], None], log: Path) -> Callable[[str], None]:
+    """Show lines up to a bound, and at it where the rest is."""
+    left = _SHOWN_CHARACTERS_MOST
+
+    def show(line: str) -> None:
+        nonlocal left
+        if left > 0:
+            left -= len(line) + 1
+            on_line(line if left > 0 else f"It says more than is shown here: the log is {log}")
+
+    return show

@@ -110,6 +110,8 @@ PARAMETERS_FILE = "parameters_file"
 ADDITIONAL_FILES = "additional_files"
 # What a preparation's first task may write for those after it.
 METADATA_PATH = "metadata_path"
+# Where it tells of each case how far it is, so that it can be gone on with.
+REPORT_FILE = "report_file"
 _INPUTS = frozenset({"data_path", "labels_path"})
 # role -> task -> (inputs, outputs) that must be there
 _REQUIRED: Mapping[Role, Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
