@@ -81,7 +81,8 @@ def held(root: Path) -> dict[str, tuple[int, bytes | None]]:
 
 
 def test_all_is_moved_and_found_by_the_next_command(home: Home, disk: Path, medperf: Medperf) -> None:
-    before, listed = held(home.root), medperf("dataset", "ls", "--local")
+    listed = medperf("dataset", "ls", "--local")
+    before = held(home.root)
     code, out, err = medperf("storage", "mv", str(disk), "--yes")
     assert (code, out) == (0, f"The local folder is now {disk}/localhost_8000\n"), err
     assert home.root.readlink() == disk / "localhost_8000"
@@ -231,19 +232,26 @@ def test_what_takes_the_space_is_listed(home: Home, medperf: Medperf) -> None:
 def test_a_command_that_waited_for_the_move_does_not_work_at_the_old_place(home: Home, disk: Path) -> None:
     with home.lock() as lock, lock.alone():
         command = subprocess.Popen([MEDPERF, "dataset", "ls", "--local"], stderr=subprocess.PIPE, text=True)
-        waits = eventually(lambda: any(".lock" in str(one.readlink()) for one in descriptors(command.pid)), 30)
-        assert (waits, command.poll()) == (True, None)
-        move(home, disk, on_copied=lambda _: None)
-    with command:
-        assert command.stderr is not None
-        assert "was moved just now" in command.stderr.read()
-    assert command.returncode == 12
+        try:
+            waits = eventually(lambda: holds_open(command.pid, ".lock"), 30)
+            assert (waits, command.poll()) == (True, None)
+            move(home, disk, on_copied=lambda _: None)
+        except BaseException:
+            command.kill()
+            command.communicate()
+            raise
+    _, err = command.communicate()
+    assert ("was moved just now" in err, command.returncode) == (True, 12), err
 
 
-def descriptors(pid: int) -> list[Path]:
+def holds_open(pid: int, name: str) -> bool:
+    """Whether a process has a file whose path holds this open."""
     with suppress(FileNotFoundError):
-        return list(Path(f"/proc/{pid}/fd").iterdir())
-    return []
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                if name in str(descriptor.readlink()):
+                    return True
+    return False
 
 
 def test_where_two_names_cannot_be_exchanged_in_one_step_it_is_done_in_several(
