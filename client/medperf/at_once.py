@@ -29,7 +29,7 @@ def each(jobs: int, work: Sequence[Callable[[], T]], *, stopping: threading.Even
         crew.wait()
     except BaseException:
         stopping.set()
-        crew.wait(seconds=_END_SECONDS)
+        crew.wait()
         raise
     if crew.failure is not None:
         raise crew.failure
@@ -56,12 +56,15 @@ class _Crew(Generic[T]):
         self._ends.append(end)
         thread.start()
 
-    def wait(self, *, seconds: float | None = None) -> None:
-        """Wait until all have ended, a while only where `seconds` says so; Ctrl-C ends the wait."""
-        deadline = None if seconds is None else time.monotonic() + seconds
+    def wait(self) -> None:
+        """Wait until all have ended; where all are to stop, for half a minute at most. Ctrl-C ends the wait."""
+        deadline: float | None = None
         for end in self._ends:
-            while not end.wait(_LOOK_SECONDS) and (deadline is None or time.monotonic() < deadline):
-                pass
+            while not end.wait(_LOOK_SECONDS):
+                if deadline is None and self._stopping.is_set():
+                    deadline = time.monotonic() + _END_SECONDS
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
 
     def _work_to(self, end: threading.Event) -> None:
         try:

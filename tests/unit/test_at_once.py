@@ -60,6 +60,25 @@ def test_an_exception_stops_the_others_and_is_raised_once_they_have_ended(kind: 
     assert (ended.is_set(), begun) == (True, [])
 
 
+def test_one_that_hangs_keeps_no_exception_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medperf.at_once._END_SECONDS", 0.5)
+    never, hangs = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        never.wait(60)
+
+    def fails() -> None:
+        assert hangs.wait(10)
+        raise ValueError("the other hangs")
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="the other hangs"):
+        each(2, [hang, fails], stopping=threading.Event())
+    never.set()
+    assert time.monotonic() - began < 10
+
+
 def test_ctrl_c_is_raised_once_all_have_ended() -> None:
     stopping, ended = threading.Event(), list[int]()
     both = threading.Barrier(3)
