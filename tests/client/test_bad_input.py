@@ -29,7 +29,6 @@ import medperf
 import tutorials
 from containers.small import Shelf, Site, archive_of, manifest_of
 from containers.wheels import wheel
-from medperf import tasks
 from medperf.api import Gateway
 from medperf.cli.main import run
 from medperf.errors import (
@@ -523,7 +522,7 @@ def test_a_container_beyond_its_time_is_ended_whether_silent_or_not(person: Pers
 def test_of_a_container_that_chatters_only_so_much_is_shown(
     person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "_SHOWN_CHARACTERS_MOST", 1000)
+    monkeypatch.setattr("medperf.engines.logs._SHOWN_CHARACTERS_MOST", 1000)
     broken(person, Role.MODEL, "chatters", "--time_limit", "1")
     assert "It says more than is shown here: the log is" in person.err
     assert 50 < person.err.count("more and more") < 100
