@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from containers.attack import AS_ROOT, CALLERS, MIB, Client, make_client
+from medperf.engines.process import LocalProcess
 
 OUTPUT = {"output_bytes": 10 * MIB, "tmp_bytes": MIB, "wall_seconds": 20}
 MEMORY = {"memory_bytes": 150 * MIB, "wall_seconds": 10}
@@ -307,4 +309,16 @@ def test_it_has_a_session_of_its_own_and_leaves_no_core(client: Client) -> None:
     )
     # A rootless Podman sets the first of the two alone.
     assert ran.answers["core"] == ("(0, -1)" if client.is_rootless else "(0, 0)")
+    if client.engine == "apptainer":
+        # The launcher's, which leads it from outside of the namespaces; a test of the launcher says whose that is.
+        assert ran.answers["sessions"] == "0"
+        return
     assert "0" not in ran.answers["sessions"].split(","), "a session of the client's, whose terminal it could use"
+
+
+def test_a_launcher_has_a_session_of_its_own() -> None:
+    process = LocalProcess()
+    try:
+        assert os.getsid(process.pid) == process.pid
+    finally:
+        process.end()

@@ -131,7 +131,6 @@ def _be_first(plan: dict[str, Any], alive: int, tell_failed: int) -> NoReturn:
     """
     try:
         _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
-        os.setsid()
         if select.select([alive], [], [], 0)[0]:  # the one outside died before the line above
             os._exit(SETUP_FAILED)
         _mount("proc", "/proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "proc")
