@@ -141,8 +141,10 @@ def run_through(engine: Dockerd, environment: dict[str, str], drawn: random.Rand
     killed: list[Kill] = []
     said = b""
     for _ in range(60):
+        # Two at once go on with what one left, and one with what two did.
+        jobs = str(drawn.choice((1, 2)))
         command = subprocess.Popen(
-            [MEDPERF, "benchmark", "run", "--benchmark", "1", "--data_uid", "9"],
+            [MEDPERF, "benchmark", "run", "--benchmark", "1", "--data_uid", "9", "--jobs", jobs],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
