@@ -100,9 +100,12 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Remove what writers that died left half-written in `folder`; that of living ones stays."""
-    for partial in folder.glob(f".*{_PARTIAL}*"):
+def remove_abandoned(folder: Path, *, of: str = "*") -> None:
+    """Remove what writers that died left half-written in `folder`; that of living ones stays.
+
+    `of` is what it was to become: in a folder that others use too, nothing else of that shape is ours.
+    """
+    for partial in folder.glob(f".{of}{_PARTIAL}*"):
         # One that ends or appears meanwhile is somebody's who looks after it.
         with suppress(FileNotFoundError):
             _remove_if_abandoned(partial)

@@ -50,7 +50,7 @@ def move(home: Home, into: Path, *, on_copied: Callable[[int], object]) -> Path:
     found there. `on_copied` is told how many bytes have been copied, where it is another file system.
     """
     target = check_move(home, into)
-    remove_abandoned(into)
+    remove_abandoned(into, of=target.name)
     entry = entry_of(home.server)
     if into.stat().st_dev == home.root.stat().st_dev:
         _swap(home.root, _link(target, to=target))

@@ -46,7 +46,7 @@ def read_facts(client: DockerClient, daemon: Daemon, home: Path) -> EngineFacts:
 
 def _libpod_host(client: DockerClient) -> dict[str, Any]:
     """What Podman says of itself and its machine by its own API."""
-    answer = client.api.get(f"{client.api.base_url}{_LIBPOD_INFO}")
+    answer = client.api.get(f"{client.api.base_url}{_LIBPOD_INFO}", timeout=client.api.timeout)
     answer.raise_for_status()
     host: dict[str, Any] = answer.json()["host"]
     return host
