@@ -40,8 +40,6 @@ class FolderLock:
         try:
             lock = cls(folder, descriptor)
             lock._share()
-            if folder.is_symlink():
-                raise Busy(f"{folder} was moved just now.", hint="Run this command again.")
             yield lock
         finally:
             os.close(descriptor)

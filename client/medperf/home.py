@@ -7,7 +7,8 @@ import ipaddress
 import os
 import re
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from .environment import is_set
-from .errors import StoreChanged, UsageError
+from .errors import Busy, StoreChanged, UsageError
 from .files import make_private_folder, remove_abandoned, write_atomically
 from .folder_lock import FolderLock
 
@@ -112,13 +113,19 @@ class Home:
         """A folder of this home, made if it is not there."""
         return own_folder(self.root / name)
 
-    def lock(self) -> AbstractContextManager[FolderLock]:
+    @contextmanager
+    def lock(self) -> Iterator[FolderLock]:
         """Work in this folder beside other commands; Busy while one moves or removes it.
 
         Every command that works in the folder holds it to its end: see `FolderLock`.
         """
-        own_folder(self.root.parent)
-        return FolderLock.shared(self.root)
+        # By the name under which all look for it, wherever it lies.
+        entry = entry_of(self.server)
+        own_folder(entry.parent)
+        with FolderLock.shared(entry) as lock:
+            if _without_links(entry) != self.root:
+                raise Busy(f"{self.root} was moved just now.", hint="Run this command again.")
+            yield lock
 
     @property
     def datasets(self) -> Path:
@@ -191,10 +198,11 @@ class Home:
             for folder in self.root.glob(pattern):
                 remove_abandoned(folder)
         entry = entry_of(self.server)
-        if os.path.islink(entry):  # noqa: PTH114 - as in `at`
-            for old in entry.parent.glob(f"{MOVED_PREFIX.format(entry.name)}*"):
-                if not old.is_symlink():
-                    shutil.rmtree(old, ignore_errors=True)
+        for old in entry.parent.glob(f"{MOVED_PREFIX.format(entry.name)}*"):
+            if old.is_symlink():
+                old.unlink()
+            elif os.path.islink(entry):  # noqa: PTH114 - as in `at`
+                shutil.rmtree(old, ignore_errors=True)
 
     def check_store(self, answered: ServerView) -> None:
         """Remember which store this folder belongs to, or raise StoreChanged when another one answers now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ PARTS = {
     "containers": "containers laid out to run",
     "environments": "packages of sandboxed containers",
 }
+# In a copy until it is what is found: whose it is to be.
+_MARK = ".being-moved"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -43,36 +46,28 @@ def parts_of(home: Home) -> list[Part]:
     return [Part(name, what, _size(home.root / name)) for name, what in PARTS.items()]
 
 
-def move(home: Home, into: Path, *, on_copied: Callable[[int], object]) -> Path:
-    """Move the local folder into the folder `into`, and leave a link to it where it was looked for; its new path.
+def move(home: Home, into: Path, *, on_copied: Callable[[int], object]) -> tuple[Path, Path | None]:
+    """Move the local folder into the folder `into`, and leave a link to it where it is looked for.
 
-    For whoever has it alone. Killed at any moment, the folder is whole at its old place or at its new one, and is
-    found there. `on_copied` is told how many bytes have been copied, where it is another file system.
+    Returns its new path, and what of the old one could not be removed, if anything. For whoever has it alone.
+    Killed at any moment, the folder is whole at its old place or at its new one, and is found there; the same call
+    then goes on. `on_copied` is told how many bytes have been copied, where it is another file system.
     """
     target = check_move(home, into)
     remove_abandoned(into, of=target.name)
+    _remove_unfinished(home, target)
     entry = entry_of(home.server)
-    if into.stat().st_dev == home.root.stat().st_dev:
-        _swap(home.root, _link(target, to=target))
-        sync_folder(into)
-        left = home.root
+    if _can_rename(home.root, into):
+        _rename(home.root, target, entry)
+        old = None
     else:
-        with partial_folder(target) as partial:
-            whole = partial / "whole"
-            _copy(home.root, whole, on_copied)
-            flush_to_disk(whole)
-            whole.rename(target)
-        sync_folder(into)
-        left = _link(_aside(home.root), to=target)
-        _swap(home.root, left)
-        shutil.rmtree(left, ignore_errors=True)
-        left = home.root
-    if entry != left:
-        # It had been moved before: what leads to it leads to the new place, and not by way of the old one.
-        _link(_aside(entry), to=target).replace(entry)
-        left.unlink()
-    sync_folder(entry.parent)
-    return target
+        old = _move_copy(home.root, target, entry, on_copied)
+    for folder in {into, entry.parent}:
+        sync_folder(folder)
+    if old is not None:
+        # Last, for it takes long: who is killed here has moved.
+        shutil.rmtree(old, ignore_errors=True)
+    return target, old if old is not None and old.exists() else None
 
 
 def check_move(home: Home, into: Path) -> Path:
@@ -86,7 +81,7 @@ def check_move(home: Home, into: Path) -> Path:
         )
     if into == home.root or home.root in into.parents:
         raise UsageError(f"{into} lies in the folder that is to be moved.", hint="Name a folder outside of it.")
-    if os.path.lexists(target):
+    if os.path.lexists(target) and not _may_be_replaced(home, target):
         raise UsageError(f"{target} is there already.", hint="Name another folder, or look at what it is.")
     running = [run.short_id for run in Journal(home.journal).runs() if run.is_open]
     if running:
@@ -96,7 +91,7 @@ def check_move(home: Home, into: Path) -> Path:
         )
     if not os.access(into, os.W_OK | os.X_OK) or is_full(into):
         raise UsageError(f"Nothing can be written to {into}.", hint="Mend its permissions, or make space.")
-    if into.stat().st_dev != home.root.stat().st_dev:
+    if not _can_rename(home.root, into):
         needed, free = _size(home.root), shutil.disk_usage(into).free
         if needed > free:
             raise UsageError(
@@ -104,6 +99,87 @@ def check_move(home: Home, into: Path) -> Path:
                 hint="Make space: `medperf cache prune` removes here what can be had again. Or name another disk.",
             )
     return target
+
+
+def _may_be_replaced(home: Home, target: Path) -> bool:
+    """Whether what is at the target is our own: the link that leads here, or what a killed move left."""
+    if target.is_symlink():
+        return target == entry_of(home.server) or target.readlink() == target
+    # Never the folder that is in use, whatever is written in it.
+    return target != home.root and _mark_in(target) == str(entry_of(home.server))
+
+
+def _remove_unfinished(home: Home, target: Path) -> None:
+    """Remove what a move left there that was killed before the folder was found at its new place."""
+    if target == entry_of(home.server):
+        return
+    if target.is_symlink():
+        target.unlink()
+    elif target.exists():
+        shutil.rmtree(target)
+
+
+def _mark_in(folder: Path) -> str | None:
+    try:
+        return (folder / _MARK).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _can_rename(folder: Path, into: Path) -> bool:
+    """Whether a folder can be moved there without a copy: one file system may be mounted in two places."""
+    try:
+        probe = Path(tempfile.mkdtemp(prefix=".medperf-", dir=folder.parent))
+    except OSError:
+        return False
+    moved = into / probe.name
+    try:
+        probe.rename(moved)
+    except OSError:
+        probe.rmdir()
+        return False
+    moved.rmdir()
+    return True
+
+
+def _rename(root: Path, target: Path, entry: Path) -> None:
+    if target == entry:  # back to where it was first
+        _swap(root, entry)
+        root.unlink()
+        return
+    # A link to itself, until it has changed places with the folder.
+    _swap(root, _link(target, to=target))
+    if entry != root:
+        _point(entry, target)
+        root.unlink()
+
+
+def _move_copy(root: Path, target: Path, entry: Path, on_copied: Callable[[int], object]) -> Path:
+    """Copy the folder, and have the copy found instead of it; what is to be removed then."""
+    with partial_folder(target) as partial:
+        whole = partial / "whole"
+        _copy(root, whole, on_copied)
+        (whole / _MARK).unlink(missing_ok=True)
+        if target == entry:
+            flush_to_disk(whole)
+            _swap(whole, entry)
+            return root
+        (whole / _MARK).write_text(str(entry))
+        flush_to_disk(whole)
+        whole.rename(target)
+    old = root
+    if entry == root:
+        old = _link(_aside(entry), to=target)
+        _swap(entry, old)
+    else:
+        _point(entry, target)
+    (target / _MARK).unlink()
+    return old
+
+
+def _point(entry: Path, target: Path) -> None:
+    """Have a link lead elsewhere, in one step."""
+    _link(_aside(entry), to=target).replace(entry)
 
 
 def _copy(source: Path, target: Path, on_copied: Callable[[int], object]) -> None:

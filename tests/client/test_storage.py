@@ -101,7 +101,7 @@ def test_what_was_moved_is_moved_again_and_one_link_leads_there(home: Home, disk
     assert run(["storage", "mv", str(disk), "--yes"]) == 0
     assert run(["storage", "mv", str(tmp_path / "third"), "--yes"]) == 0
     assert entry_of(SERVER).readlink() == tmp_path / "third" / "localhost_8000"
-    assert [path.name for path in disk.iterdir() if not path.name.endswith(".lock")] == []
+    assert list(disk.iterdir()) == []
     assert held(tmp_path / "third" / "localhost_8000") == before
 
 
@@ -232,7 +232,14 @@ def test_what_takes_the_space_is_listed(home: Home, medperf: Medperf) -> None:
     assert {part["name"]: part["size_bytes"] for part in shown["parts"]}["results"] == 2_500_000
 
 
-def test_a_command_that_waited_for_the_move_does_not_work_at_the_old_place(home: Home, disk: Path) -> None:
+@pytest.mark.parametrize("was_moved_before", [False, True])
+def test_a_command_that_waited_for_the_move_does_not_work_at_the_old_place(
+    home: Home, disk: Path, tmp_path: Path, was_moved_before: bool
+) -> None:
+    if was_moved_before:
+        (tmp_path / "first").mkdir()
+        move(home, tmp_path / "first", on_copied=lambda _: None)
+        home = Home.at(SERVER)
     with home.lock() as lock, lock.alone():
         command = subprocess.Popen([MEDPERF, "dataset", "ls", "--local"], stderr=subprocess.PIPE, text=True)
         try:
@@ -245,6 +252,80 @@ def test_a_command_that_waited_for_the_move_does_not_work_at_the_old_place(home:
             raise
     _, err = command.communicate()
     assert ("was moved just now" in err, command.returncode) == (True, 12), err
+    assert was_moved_before is False or not home.root.exists()
+
+
+def test_no_second_move_begins_while_the_first_removes_the_old_copy(
+    home: Home, other_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "third").mkdir()
+    remove, said = shutil.rmtree, []
+
+    def slowly(folder: Path, **options: bool) -> None:
+        if ".moved-" in folder.name:
+            second = [MEDPERF, "storage", "mv", str(tmp_path / "third"), "--yes"]
+            said.append(subprocess.run(second, capture_output=True, text=True, check=False))
+        remove(folder, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", slowly)
+        assert run(["storage", "mv", str(other_disk), "--yes"]) == 0
+    assert [(one.returncode, "Another command" in one.stderr) for one in said] == [(12, True)]
+    assert Home.at(SERVER).root == other_disk / "localhost_8000"
+    assert list((tmp_path / "third").iterdir()) == []
+
+
+def test_a_move_that_is_killed_before_the_two_change_places_is_done_by_the_same_command(
+    home: Home, disk: Path, monkeypatch: pytest.MonkeyPatch, medperf: Medperf
+) -> None:
+    before = held(home.root)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("medperf.storage._swap", killed)
+        with pytest.raises(KeyboardInterrupt):
+            move(home, disk, on_copied=lambda _: None)
+    assert (held(home.root), home.root.is_symlink()) == (before, False)
+    code, _, err = medperf("storage", "mv", str(disk), "--yes")
+    assert (code, Home.at(SERVER).root) == (0, disk / "localhost_8000"), err
+    assert held(disk / "localhost_8000") == before
+    assert list(home.root.parent.glob(".localhost_8000.moved-*")) == []
+
+
+def test_what_a_killed_move_left_is_removed_only_where_it_is_of_this_folder(
+    home: Home, disk: Path, medperf: Medperf
+) -> None:
+    (disk / "localhost_8000").mkdir()
+    (disk / "localhost_8000" / ".being-moved").write_text("/another/persons/.medperf/localhost_8000")
+    (disk / "localhost_8000" / "precious").write_text("theirs")
+    assert medperf("storage", "mv", str(disk), "--yes")[0] == 2
+    assert (disk / "localhost_8000" / "precious").read_text() == "theirs"
+
+
+def test_it_is_moved_back_to_where_it_was(home: Home, disk: Path, medperf: Medperf) -> None:
+    before = held(home.root)
+    assert medperf("storage", "mv", str(disk), "--yes")[0] == 0
+    code, _, err = medperf("storage", "mv", str(home.root.parent), "--yes")
+    assert (code, home.root.is_symlink(), Home.at(SERVER).root) == (0, False, home.root), err
+    assert held(home.root) == before
+    assert list(disk.iterdir()) == []
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can mount a folder in a second place")
+def test_one_file_system_that_is_mounted_twice_is_copied_between(
+    home: Home, tmp_path: Path, medperf: Medperf
+) -> None:
+    before = held(home.root)
+    for name in ("source", "mounted"):
+        (tmp_path / name).mkdir()
+    subprocess.run(["mount", "--bind", tmp_path / "source", tmp_path / "mounted"], check=True)
+    try:
+        code, _, err = medperf("storage", "mv", str(tmp_path / "mounted"), "--yes")
+        assert (code, held(tmp_path / "mounted" / "localhost_8000")) == (0, before), err
+    finally:
+        subprocess.run(["umount", tmp_path / "mounted"], check=True)
 
 
 def holds_open(pid: int, name: str) -> bool:

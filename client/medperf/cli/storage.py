@@ -58,5 +58,7 @@ def mv(session: Session, into: Path, yes: bool) -> None:
     confirm(f"Move {home.root} to {target}? Commands find it there by a link.", yes=yes)
     progress = Progress(1)
     with session.alone(), progress.step(f"moving {home.root}"):
-        move(home, into, on_copied=lambda done: progress.note(f"{done / 1e6:,.1f} MB copied"))
+        _, left = move(home, into, on_copied=lambda done: progress.note(f"{done / 1e6:,.1f} MB copied"))
     click.echo(f"The local folder is now {target}")
+    if left is not None:
+        click.echo(f"What was there before could not be removed whole; nothing uses it any more: {left}", err=True)
