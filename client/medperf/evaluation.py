@@ -142,6 +142,11 @@ def evaluate(
     return Evaluated(evaluation, from_cache=False)
 
 
+def is_begun(runner: Runner, dataset: LocalDataset, model: LocalContainer) -> bool:
+    """Whether an earlier command left the model's run on the dataset, which perhaps still goes on."""
+    return runner.is_ongoing(model, "infer", {"data_path": dataset.data_hash})
+
+
 def _scores(written: TaskOutputs, model: LocalContainer) -> dict[str, JsonValue]:
     return read_report(written.paths["output_path"], inside=written.folder, what=f"The metrics of {model.name}")
 

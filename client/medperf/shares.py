@@ -34,7 +34,7 @@ class Shares:
         whole_bytes: int | None = None,
     ) -> None:
         self._limits = limits
-        self._jobs = jobs
+        self.jobs = jobs
         self._memory_is_said = memory_is_said
         self._gpus = gpus
         self._to_all = to_all
@@ -46,7 +46,7 @@ class Shares:
     @property
     def at_once(self) -> int:
         """For how many tasks that ask for nothing of their own there is memory at once."""
-        return min(self._jobs, self._whole_bytes // self._limits.memory_bytes)
+        return min(self.jobs, self._whole_bytes // self._limits.memory_bytes)
 
     def planned(self, manifest: Manifest) -> Limits:
         """The limits of a task, before it is known which GPUs it gets."""
@@ -112,7 +112,7 @@ class Shares:
         if manifest.gpus == ALL_GPUS:
             return there
         if manifest.gpus == 0 and there:
-            return max(1, there // self._jobs)
+            return max(1, there // self.jobs)
         return min(manifest.gpus, there)
 
     def _fits(self, limits: Limits, gpu_count: int) -> bool:

@@ -116,6 +116,11 @@ class Runner:
         with self._owned() as mine:
             yield self._resumed(job, choice, mine) or self._begun(job, choice, mine)
 
+    def is_ongoing(self, container: LocalContainer, task: str, content: Mapping[str, str]) -> bool:
+        """Whether `run` would go on with what an earlier command had to leave."""
+        key = _work_key(container, task, content)
+        return key is not None and bool(self.journal.resumable(key))
+
     @contextmanager
     def _owned(self) -> Iterator[list[str]]:
         """Runs in the list are closed, and what they wrote is removed, when the block is left.
@@ -297,6 +302,7 @@ class Runner:
             image=container.runnable.image,
             entrypoint=task.entrypoint[0] if task.entrypoint else docker.entrypoint if docker else None,
             shm_bytes=task.shm_bytes or (docker.shm_bytes if docker else None),
+            neighbours=self.shares.jobs - 1,
             root_is_writable=self.root_is_writable,
         )
         return spec, plan.outputs

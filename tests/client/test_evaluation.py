@@ -1045,3 +1045,28 @@ def test_gpus_that_are_not_there_are_refused_before_anything_runs(
     code, _, err = medperf(*RUN, "--gpus", "1")
     assert (code, "--gpus asks for 1 GPUs." in err, site.journal.runs()) == (2, True, [])
     assert medperf(*RUN, "--gpus", "0")[0] == 0
+
+
+def test_one_container_under_two_ids_is_run_once(site: Site, server: BenchmarkServer, medperf: Medperf) -> None:
+    ready(site)
+    for number in (4, 5):
+        site.shelf.register(number, Role.MODEL, fault="writes for 0.5")
+    assert site.shelf.views[4].hash == site.shelf.views[5].hash
+    server.models = [2, 4, 5]
+    code, out, err = medperf(*RUN, "--jobs", "3")
+    assert (code, "b1m4d9" in out, "b1m5d9" in out) == (0, True, True), err
+    assert len([run for run in site.journal.runs() if run.task == "infer"]) == 2
+
+
+def test_what_an_earlier_command_left_is_gone_on_with_before_anything_begins(
+    site: Site, several: list[int], medperf: Medperf
+) -> None:
+    site.shelf.register(3, Role.METRICS, fault="exits 1")
+    assert medperf(*RUN, "-m", "7")[0] == ContainerFailed.exit_code
+    assert [run.holds_outputs for run in site.journal.runs() if run.task == "infer"] == [True]
+    site.shelf.register(3, Role.METRICS)
+    code, out, err = medperf(*RUN)
+    assert code == PartlyDone.exit_code, err
+    assert re.findall(r"^\[\d/5\] model (\d)", err, re.MULTILINE) == ["7", "2", "4", "5", "6"]
+    # The table is in the benchmark's order.
+    assert re.findall(r"^ +(\d)  ", out, re.MULTILINE) == ["2", "4", "5", "6", "7"]

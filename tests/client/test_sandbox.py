@@ -116,6 +116,21 @@ def test_a_run_that_is_stopped_while_it_is_set_up_ends_at_once_and_leaves_no_pro
     assert processes_with(marker) == []
 
 
+def test_what_its_environment_makes_the_loader_say_does_not_keep_it_from_running(client: Client) -> None:
+    ran = client.run("print('here')", environment={"LD_PRELOAD": "/no/such/library.so", "LC_ALL": "xx_YY.none"})
+    assert (ran.exit_code, ran.lines[-1]) == (0, "here"), ran.log
+
+
+def test_where_the_kernel_counts_a_users_processes_those_of_its_neighbours_have_room(library: Path) -> None:
+    code = "import resource; print('most=%d' % resource.getrlimit(resource.RLIMIT_NPROC)[0])"
+    with make_client("sandbox", "user", library, cgroups=False) as client:
+        alone, beside = (
+            int(client.run(code, limits={"processes": 500}, neighbours=neighbours).answers["most"])
+            for neighbours in (0, 3)
+        )
+    assert 3 * 500 <= beside - alone <= 3 * 500 + 200
+
+
 @pytest.mark.guarantee("environment")
 def test_its_environment_reaches_nothing_outside(client: Client) -> None:
     # The loader obeys these before a program's first line; bubblewrap's own loader must not see them.

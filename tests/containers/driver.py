@@ -144,6 +144,7 @@ def common(case: dict[str, Any], folder: Path) -> TaskSpec:
         log=folder / "log",
         limits=Limits(**case.get("limits", {})),
         environment=case.get("environment", {}),
+        neighbours=case.get("neighbours", 0),
     )
 
 

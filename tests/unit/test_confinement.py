@@ -61,11 +61,10 @@ def test_the_whole_command_line_of_a_task() -> None:
         "--ro-bind /store/packages /mlcube_packages --ro-bind /store/code /mlcube_code "
         "--ro-bind /data/images /mlcube_io0 --bind /runs/1/output_path /mlcube_io1 "
         "--remount-ro /dev --remount-ro / "
-        "--setenv MODE fast --setenv PATH /usr/bin:/usr/bin:/bin --setenv HOME /tmp "
-        "--setenv TMPDIR /tmp --setenv USER container --setenv LANG C.UTF-8 --setenv PYTHONUNBUFFERED 1 "
-        "--setenv PYTHONDONTWRITEBYTECODE 1 --setenv PYTHONNOUSERSITE 1 --setenv PYTHONPATH /mlcube_packages "
         "--chdir /mlcube_code "
-        '-- /bin/sh -c echo && read -r go && exec "$@" </dev/null sh '
+        '-- /bin/sh -c echo && read -r go && exec /usr/bin/env -i "$@" </dev/null sh '
+        "PATH=/usr/bin:/usr/bin:/bin PWD=/mlcube_code MODE=fast HOME=/tmp TMPDIR=/tmp USER=container LANG=C.UTF-8 "
+        "PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 PYTHONPATH=/mlcube_packages "
         "/usr/bin/python3.11 main.py infer --data_path=/mlcube_io0 --output_path=/mlcube_io1"
     )
 

@@ -153,6 +153,8 @@ def test_parameters_may_be_missing() -> None:
         ("docker.gpu_args", "--shm-size=lots", "shm-size"),
         ("docker.gpu_args", "--gpus=some", "a count of 0 to 64"),
         ("docker.gpu_args", "--gpus=65", "a count of 0 to 64"),
+        ("docker.gpu_args", "--gpus=2,3", "a count of 0 to 64"),
+        ("docker.gpu_args", "--gpus=driver=nvidia", "a count of 0 to 64"),
         ("platform.accelerator_count", "many", "count of accelerators"),
         ("platform.host_memory_gb", "much", "a number of gigabytes"),
         ("platform.host_memory_gb", -1, "a number of gigabytes"),
@@ -190,6 +192,9 @@ def test_what_breaks_a_rule_is_refused_by_its_key(path: str, value: Any, fault: 
         ("--gpus device=1", 1),
         ("--gpus '\"device=0,2\"'", 2),
         ("--gpus '\"device=0,2,capabilities=compute\"'", 2),
+        ("--gpus driver=nvidia,count=2", 2),
+        ("--gpus capabilities=utility,count=all", "all"),
+        ("--gpus '\"all,capabilities=utility\"'", "all"),
         ("--shm-size=1g", 1),
     ],
 )
@@ -199,6 +204,7 @@ def test_gpus_in_the_arguments_go_before_the_count_of_the_platform(argued: str, 
 
 def test_the_memory_that_a_container_asks_for_is_in_gigabytes() -> None:
     assert parse_manifest(changed("platform.host_memory_gb", 1.5)).memory_bytes == 1.5 * 1024**3
+    assert parse_manifest(changed("platform.host_memory_gb", "40")).memory_bytes == 40 * 1024**3
     assert parse_manifest(changed("platform.host_memory_gb", 0)).memory_bytes is None
 
 

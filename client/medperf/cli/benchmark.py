@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import click
@@ -182,7 +183,7 @@ def _run_all(
 ) -> list[Outcome]:
     """Bring every container here, then run the models in their order; one that fails does not stop the others."""
     from medperf.at_once import each
-    from medperf.evaluation import is_evaluated
+    from medperf.evaluation import is_begun, is_evaluated
     from medperf.manifest import Role
 
     from .forecast import forecast
@@ -205,17 +206,26 @@ def _run_all(
         if at_once < min(order.jobs, len(to_run)):
             click.echo(f"Memory for {at_once} at once, by --memory_limit: the others wait for theirs.", err=True)
 
+    # One container under two IDs is run for one of them, and found by the other.
+    alone = {model.hash: Lock() for model in here}
+
     def outcome_of(model_id: int) -> Outcome:
         model = models[model_id]
         if not isinstance(model, Outcome):
-            return _run_one(work, dataset, order, model, metrics)
+            with alone[model.hash]:
+                return _run_one(work, dataset, order, model, metrics)
         with work.progress.step(f"model {model_id}"):
             work.progress.line("cannot be run, as said above")
         return model
 
-    outcomes = each(
-        order.jobs, [partial(outcome_of, model_id) for model_id in models], stopping=work.runner.stopping
+    # What still runs since an earlier command has its memory and GPUs already: it comes before who wants some.
+    begun = {model.id for model in here if not order.rerun and is_begun(work.runner, dataset, model)}
+    sequence = sorted(models, key=lambda model_id: model_id not in begun)
+    done = each(
+        order.jobs, [partial(outcome_of, model_id) for model_id in sequence], stopping=work.runner.stopping
     )
+    by_model = dict(zip(sequence, done, strict=True))
+    outcomes = [by_model[model_id] for model_id in models]
     if all(outcome.error is not None or outcome.from_cache for outcome in outcomes):
         # Nothing ran, so nothing else would notice that the prepared data is no longer what these came from.
         dataset.verify()

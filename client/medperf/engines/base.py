@@ -101,6 +101,8 @@ class TaskSpec:
     entrypoint: str | None = None
     # Of /dev/shm, where the manifest asks for more than `tmp_bytes`.
     shm_bytes: int | None = None
+    # Runs that the same command may have beside it: where the kernel counts a user's processes, theirs count too.
+    neighbours: int = 0
     # Whether an image may write to a throwaway layer over its own files: only where a person agreed.
     root_is_writable: bool = False
 

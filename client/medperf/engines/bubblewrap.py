@@ -27,7 +27,8 @@ _HAS_SIZE = (0, 7, 0)
 _HAS_DISABLE_USERNS = (0, 8, 0)
 # What the sandbox says first, on its output: it has been made, and waits for a line on its stdin.
 AT_GATE = b"\n"
-_GATE = ("/bin/sh", "-c", 'echo && read -r go && exec "$@" </dev/null', "sh")
+# Behind it the container's environment begins: it must not reach the shell, which could say something first.
+_GATE = ("/bin/sh", "-c", 'echo && read -r go && exec /usr/bin/env -i "$@" </dev/null', "sh")
 # What the launcher puts each bind's source at when it starts as root; bubblewrap needs /tmp itself.
 STAGE = PurePosixPath("/tmp")  # noqa: S108 - a tmpfs of the launcher's own mount namespace
 
@@ -137,9 +138,13 @@ def bubblewrap_command(layout: Layout, *, status_descriptor: int) -> tuple[str, 
         words += ["--bind" if mount.writable else "--ro-bind", str(source), str(mount.inside)]
     # Both are file systems in memory without a bound of their own.
     words += ["--remount-ro", "/dev", "--remount-ro", "/"]
-    for name, value in layout.environment.items():
-        words += ["--setenv", name, value]
-    words += ["--chdir", str(layout.folder), "--", *_GATE, *layout.command]
+    environment = {
+        "PATH": layout.environment["PATH"],
+        "PWD": str(layout.folder),
+        **layout.environment,
+    }
+    words += ["--chdir", str(layout.folder), "--", *_GATE]
+    words += [*(f"{name}={value}" for name, value in environment.items()), *layout.command]
     return (str(layout.bubblewrap), *words)
 
 

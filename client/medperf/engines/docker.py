@@ -202,7 +202,7 @@ class DockerEngine:
             raise
         except BaseException as error:
             # Somebody who pressed Ctrl-C does not wait for an engine that answers nobody.
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) and "_client" in vars(self):
                 self._client.api.timeout = FIRST_ANSWER_SECONDS
             self._leave_nothing(run)
             self._take_outputs(run.spec)
@@ -308,7 +308,8 @@ class DockerEngine:
             # It takes questions and does not answer: it is asked no more.
             self._refusal = silent
             self.close()
-            del self._client
+            # Another run's interrupt may have been first.
+            vars(self).pop("_client", None)
             return
         except EngineUnavailable:
             pass  # gone, or the container is: what follows finds nothing

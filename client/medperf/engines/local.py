@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,16 +64,16 @@ class Run:
         return self.launch.spec
 
 
-class LocalEngine:
+class LocalEngine(ABC):
     """Runs that die with the client, more exactly with the thread that started them; each must be waited for."""
 
     def __init__(self, hierarchies: list[Hierarchy] | None = None) -> None:
         self._hierarchies = hierarchies
         self._runs: dict[str, Run] = {}
 
+    @abstractmethod
     def fault(self, run: Run, report: Mapping[str, int]) -> ClientError | None:
         """Why a run that nobody stopped was none of its container's, or never began; None where it was one."""
-        raise NotImplementedError
 
     def weaknesses(self) -> tuple[str, ...]:
         tried = make_cgroup(
@@ -211,8 +212,10 @@ def _plan(launch: Launch, cgroup: Cgroup, status: int) -> dict[str, object]:
         "real_id": launch.real_id,
         "mounts": [{"host": str(mount.host), "writable": mount.writable} for mount in launch.mounts],
         "limits": resources,
-        # A cgroup counts exactly, and says that it was what refused.
-        "processes": None if cgroup.processes else limits.processes + launch.overhead_processes,
+        # A cgroup counts exactly, and says that it was what refused; else the watcher counts each run's own.
+        "processes": None
+        if cgroup.processes
+        else (limits.processes + launch.overhead_processes) * (1 + launch.spec.neighbours),
         # Whole processors only, and a container could ask for others again: a cgroup's share is what binds.
         "processors": None if cgroup.cpu or limits.cpus is None else math.ceil(limits.cpus),
         "command": command,

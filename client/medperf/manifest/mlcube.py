@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from types import MappingProxyType
@@ -53,10 +54,13 @@ def _memory(written: Any) -> int | None:
     """The host's memory that a container asks for, in bytes."""
     if not written:
         return None
-    key = "platform.host_memory_gb"
-    if not isinstance(written, int | float) or isinstance(written, bool) or not 0 < written <= _MAX_MEMORY_GB:
-        refuse(key, f"must be a number of gigabytes up to {_MAX_MEMORY_GB:,}")
-    return int(written * 1024**3)
+    try:
+        number = float(written)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(written, bool) or not 0 < number <= _MAX_MEMORY_GB:
+        refuse("platform.host_memory_gb", f"must be a number of gigabytes up to {_MAX_MEMORY_GB:,}")
+    return int(number * 1024**3)
 
 
 def _tasks(value: Any) -> dict[str, Task]:

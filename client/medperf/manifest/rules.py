@@ -64,14 +64,20 @@ def gpu_count(value: Any, key: str) -> Gpus:
     Devices are of the machine on which they were written down, so that only their number counts.
     """
     words = str(value).strip("\"' ").split(",")
-    first = words[0].removeprefix("count=")
-    if first == "all":
+    # A word without a name is one more of what stands before it; at the beginning it is a count.
+    named: dict[str, list[str]] = {}
+    name = "count"
+    for word in words:
+        before, has_name, rest = word.partition("=")
+        name = before if has_name else name
+        named.setdefault(name, []).append(rest if has_name else word)
+    counts = [str(len(named["device"]))] if "device" in named else named.get("count", [])
+    if counts == ["all"]:
         return ALL_GPUS
-    if first.startswith("device="):
-        first = str(len([word for word in words if "=" not in word]) + 1)
-    if isinstance(value, bool) or not (first.isascii() and first.isdecimal()) or int(first) > MAX_GPUS:
+    count = counts[0] if len(counts) == 1 else ""
+    if isinstance(value, bool) or not (count.isascii() and count.isdecimal()) or int(count) > MAX_GPUS:
         refuse(key, f"must be all, or a count of 0 to {MAX_GPUS}")
-    return int(first)
+    return int(count)
 
 
 def check_name(name: str, key: str) -> None:
