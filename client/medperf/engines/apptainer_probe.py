@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medperf.engines.apptainer_options import WORK
-from medperf.engines.base import Image, Limits, Mount, TaskSpec
-from medperf.engines.docker_probe import PROGRAM, program_files
+from medperf.engines.base import Image
 from medperf.engines.logs import last_lines
+from medperf.engines.probe import reading_spec
 from medperf.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from medperf.engines.apptainer import ApptainerEngine
-
-_SECONDS = 60.0
 
 
 def probe_apptainer(engine: ApptainerEngine) -> None:
@@ -34,21 +32,7 @@ def probe_apptainer(engine: ApptainerEngine) -> None:
         if not made.succeeded:
             raise _failed("An image that holds nothing could not be made", log_of(work))
         image = Image("probe", secrets.token_hex(32), sif=lambda: work / "image.sif")
-        spec = TaskSpec(
-            run_id=folder.name,
-            task="probe",
-            arguments=("/mlcube_io0/token",),
-            mounts=(
-                *(Mount(path.resolve(), PurePosixPath(path), writable=False) for path in program_files()),
-                Mount(folder / "token", PurePosixPath("/mlcube_io0/token"), writable=False),
-            ),
-            code=None,
-            sandbox=None,
-            log=folder / "log",
-            limits=Limits(wall_seconds=_SECONDS),
-            image=image,
-            entrypoint=PROGRAM,
-        )
+        spec = reading_spec(folder, image)
         engine.start(spec)
         lines: list[str] = []
         outcome = engine.wait(spec.run_id, on_line=lines.append)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
-import subprocess
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medperf.engines.base import Image, Limits, Mount, TaskSpec
+from medperf.engines.base import Image
 from medperf.engines.logs import last_lines
+from medperf.engines.probe import reading_spec
 from medperf.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from medperf.engines.docker import DockerEngine
 
 _EMPTY_TAR = bytes(1024)
-# A program of the host's, with its libraries, in an image that holds nothing.
-PROGRAM = "/usr/bin/cat"
-_SECONDS = 30.0
 
 
 def probe_docker(engine: DockerEngine, client: DockerClient) -> None:
@@ -53,21 +49,7 @@ def probe_docker(engine: DockerEngine, client: DockerClient) -> None:
 
 
 def _read_token(engine: DockerEngine, folder: Path, image: Image, token: str) -> None:
-    spec = TaskSpec(
-        run_id=folder.name,
-        task="probe",
-        arguments=("/mlcube_io0/token",),
-        mounts=(
-            *(Mount(path.resolve(), PurePosixPath(path), writable=False) for path in program_files()),
-            Mount(folder / "token", PurePosixPath("/mlcube_io0/token"), writable=False),
-        ),
-        code=None,
-        sandbox=None,
-        log=folder / "log",
-        limits=Limits(wall_seconds=_SECONDS),
-        image=image,
-        entrypoint=PROGRAM,
-    )
+    spec = reading_spec(folder, image)
     engine.start(spec)
     lines: list[str] = []
     outcome = engine.wait(spec.run_id, on_line=lines.append)
@@ -78,9 +60,3 @@ def _read_token(engine: DockerEngine, folder: Path, image: Image, token: str) ->
             f"A container that reads one file ended with {outcome.cause}, exit code {outcome.exit_code} ({said})",
             hint="Is the engine on another machine, or kept from this one's files? It must see the local folder.",
         )
-
-
-def program_files(program: str = PROGRAM) -> list[Path]:
-    """The program, its loader and its libraries, by the paths under which it looks for them."""
-    listed = subprocess.run(["ldd", program], capture_output=True, text=True, timeout=_SECONDS, check=False).stdout
-    return [Path(program), *(Path(found) for found in re.findall(r"(/\S+) \(0x", listed))]
