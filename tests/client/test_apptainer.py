@@ -29,7 +29,7 @@ from medperf.engines.apptainer_options import WORK
 from medperf.engines.base import Image, Limits, TaskSpec
 from medperf.engines.choice import Engines, Platform
 from medperf.engines.docker import DockerEngine
-from medperf.engines.docker_probe import program_files
+from medperf.engines.probe import program_files
 from medperf.errors import BadManifest, EngineUnavailable, IntegrityError
 from medperf.image_archives import ImageArchive, read_image_archive
 from medperf.manifest import Role

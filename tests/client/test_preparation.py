@@ -73,6 +73,14 @@ class Machine:
     def again(self, *more: str, code: int = 0) -> str:
         return self.typed("dataset", "prepare", "--data_uid", self.ongoing.uid, *more, code=code)
 
+    def killed_at_work(self) -> None:
+        """Begin to prepare, and kill the command once its container has reported a case."""
+        command = self.begin(*self.create)
+        assert eventually(lambda: bool(preparations(self.home, on_damaged=lambda *_: None)), seconds=60)
+        assert eventually(lambda: self.report is not None, seconds=60)
+        command.kill()
+        command.wait()
+
     @property
     def ongoing(self) -> InPreparation:
         [ongoing] = preparations(self.home, on_damaged=lambda *_: pytest.fail("damaged"))
@@ -175,11 +183,7 @@ def test_after_kill_9_it_goes_on_with_the_cases_that_are_left(
 ) -> None:
     machine = machine_with(platform)
     machine.case(1, "slow 6")
-    command = machine.begin(*machine.create)
-    assert eventually(lambda: bool(preparations(machine.home, on_damaged=lambda *_: None)), seconds=60)
-    assert eventually(lambda: machine.report is not None, seconds=60)
-    command.kill()
-    command.wait()
+    machine.killed_at_work()
     said = machine.typed(*machine.create)
     assert machine.done_in_log() == ["case0", "case1", "case2"]
     runs = [run for run in Journal(machine.home.journal).runs() if run.task == "prepare"]
@@ -196,11 +200,7 @@ def test_after_a_restart_of_the_machine_it_goes_on_with_the_same_work(
 ) -> None:
     machine = machine_with("docker")
     machine.case(1, "slow 600")
-    command = machine.begin(*machine.create)
-    assert eventually(lambda: bool(preparations(machine.home, on_damaged=lambda *_: None)), seconds=60)
-    assert eventually(lambda: machine.report is not None, seconds=60)
-    command.kill()
-    command.wait()
+    machine.killed_at_work()
     with closing(docker.from_env()) as daemon:  # what a restart leaves of it
         for container in daemon.containers.list(filters={"label": f"{HOME_LABEL}={machine.home.root}"}):
             container.remove(force=True)
@@ -215,11 +215,7 @@ def test_what_may_still_be_written_by_another_engine_is_not_written_twice(
 ) -> None:
     machine = machine_with("docker")
     machine.case(1, "slow 600")
-    command = machine.begin(*machine.create)
-    assert eventually(lambda: bool(preparations(machine.home, on_damaged=lambda *_: None)), seconds=60)
-    assert eventually(lambda: machine.report is not None, seconds=60)
-    command.kill()
-    command.wait()
+    machine.killed_at_work()
     run = Journal(machine.home.journal).runs()[0]
     said = machine.again("--writable_root", "--yes", code=12)
     assert f"medperf run cancel {run.short_id}" in said
