@@ -13,6 +13,7 @@ from pathlib import Path
 from medperf.errors import UsageError
 from medperf.files import flush_to_disk, is_full, partial_folder, remove_abandoned, sync_folder
 from medperf.home import MOVED_PREFIX, Home, entry_of
+from medperf.images import SIFS
 from medperf.journal import Journal
 
 # What of a local folder is said apart, and what it is.
@@ -24,6 +25,7 @@ PARTS = {
     "assets": "registered files",
     "containers": "containers laid out to run",
     "environments": "packages of sandboxed containers",
+    SIFS: "images made for Apptainer",
 }
 # In a copy until it is what is found: whose it is to be.
 _MARK = ".being-moved"
