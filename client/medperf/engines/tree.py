@@ -18,6 +18,8 @@ _KIB = 1024
 # Each kind of look may take at most this part of the time, however much there is to look at.
 _LOOKING_SHARE = 0.1
 _INTERVAL_SECONDS = 0.1
+# One is looked at after the other: what they share counts whole in one that outlives the others in between.
+_LOOKS_TO_BE_SURE = 3
 # A process that is being replaced or ends cannot be looked into for a moment either.
 _HIDDEN_LOOKS_MOST = 5
 # Mappings of memory that no folder shows: memfd_create, shared anonymous memory, System V.
@@ -36,11 +38,14 @@ class Rationed(Generic[T]):
 
     def latest(self) -> T:
         """What there is now, or what there was when it was last worth looking."""
+        return self._found if time.monotonic() < self._next else self.now()
+
+    def now(self) -> T:
+        """What there is now, whatever the look costs."""
         began = time.monotonic()
-        if began >= self._next:
-            self._found = self._look()
-            ended = time.monotonic()
-            self._next = ended + max(_INTERVAL_SECONDS, (ended - began) / _LOOKING_SHARE)
+        self._found = self._look()
+        ended = time.monotonic()
+        self._next = ended + max(_INTERVAL_SECONDS, (ended - began) / _LOOKING_SHARE)
         return self._found
 
 
@@ -86,7 +91,13 @@ class ProcessTree:
         """
         held = self._held.latest().memory_bytes
         at_most = held + sum(_mapped_bytes(pid) for pid, _ in self._processes.latest())
-        return at_most if at_most <= enough else self._exact.latest()
+        if at_most <= enough:
+            return at_most
+        exact = self._exact.latest()
+        for _ in range(_LOOKS_TO_BE_SURE - 1):
+            if exact > enough:
+                exact = self._exact.now()
+        return exact
 
     def _list(self) -> list[tuple[int, int]]:
         """(process, its threads), each."""
@@ -143,7 +154,7 @@ class ProcessTree:
 
     def _exact_memory_bytes(self) -> int:
         held = self._held.latest()
-        return held.memory_bytes + sum(_own_share(pid, held.memory_files) for pid, _ in self._processes.latest())
+        return held.memory_bytes + sum(_own_share(pid, held.memory_files) for pid, _ in self._processes.now())
 
 
 def _device_of_memory_files() -> int:
