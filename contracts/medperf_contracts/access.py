@@ -67,6 +67,10 @@ ACCESS: Mapping[str, frozenset[Role]] = {
     "GET /api/v1/datasets": _LOGGED_IN,
     "GET /api/v1/datasets/{dataset_id}": _BOTH_SIDES,
     "PATCH /api/v1/datasets/{dataset_id}": _OWNER_OR_ADMINISTRATOR,
+    # how far a preparation is, which the site that prepares tells the benchmark's owner and nobody else
+    "POST /api/v1/progress": _LOGGED_IN,
+    "GET /api/v1/progress": _LOGGED_IN,
+    "POST /api/v1/progress/{progress_id}/withdraw": _OWNER,
     # associations: the owner is the side that asked, the other side decides
     "POST /api/v1/associations": _EITHER_SIDE,
     "GET /api/v1/associations": _LOGGED_IN,

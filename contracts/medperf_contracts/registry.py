@@ -1,10 +1,10 @@
-"""Bodies and views of the registry: containers, benchmarks, datasets."""
+"""Bodies and views of the registry: containers, benchmarks, datasets, and how far preparations are."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import JsonValue, model_validator
+from pydantic import UUID4, AfterValidator, Field, JsonValue, model_validator
 
 from .values import (
     Blake3,
@@ -175,3 +175,53 @@ class DatasetView(ThingView):
     state: State
     is_valid: bool
     created_at: Instant
+
+
+def _one_decimal(number: float) -> float:
+    if round(number, 1) != number:
+        raise ValueError("must have one decimal at most")
+    return number
+
+
+# Enough for how pipelines number their stages (2, and -2.1 for what went wrong there), and little to hide a text in.
+StageNumber = Annotated[float, Field(gt=-100, lt=100), AfterValidator(_one_decimal)]
+STAGES_MOST = 32
+
+
+class CasesAtStage(Body):
+    """How many cases are at a stage, by its number; None counts those whose stage has none."""
+
+    stage: StageNumber | None
+    cases: Annotated[int, Field(ge=1, le=10**9)]
+
+
+class NewProgress(Body):
+    """How far a site's preparation for a benchmark is: numbers, and nothing else.
+
+    `preparation` is a random number of the site's own, the same each time it tells of the same preparation.
+    """
+
+    benchmark_id: Id
+    preparation: UUID4
+    stages: Annotated[tuple[CasesAtStage, ...], Field(min_length=1, max_length=STAGES_MOST)]
+
+    @model_validator(mode="after")
+    def _counts_each_stage_once(self) -> Self:
+        if len({one.stage for one in self.stages}) < len(self.stages):
+            raise ValueError("each stage is counted once")
+        return self
+
+
+class ProgressView(ThingView):
+    """How far a preparation is, as the site that prepares and the benchmark's owner see it.
+
+    `began_at` is when the site told of it first, `told_at` when last.
+    """
+
+    benchmark_id: Id
+    owner_id: Id
+    owner_name: str
+    preparation: UUID4
+    stages: tuple[CasesAtStage, ...]
+    began_at: Instant
+    told_at: Instant

@@ -20,6 +20,7 @@ ROUTES: dict[str, str] = {
     f"{API}/containers": "registry",
     f"{API}/benchmarks": "registry",
     f"{API}/datasets": "registry",
+    f"{API}/progress": "registry",
     f"{API}/associations": "associations",
     f"{API}/results": "results",
     f"{API}/due": "results",

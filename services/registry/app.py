@@ -6,7 +6,7 @@ from medperf_contracts.events import BENCHMARK_EVENTS, CONTAINER_EVENTS, DATASET
 from services.kernel.dead_letters_api import router_of
 from services.kernel.service import Definition
 
-from .api import benchmarks, containers, datasets
+from .api import benchmarks, containers, datasets, progress
 from .consumers import CONSUMERS
 from .domain.benchmarks import Benchmark
 from .domain.containers import Container
@@ -17,7 +17,7 @@ DEFINITION = Definition(
     name="registry",
     title="MedPerf registry",
     metadata=metadata,
-    routers=(containers.router, benchmarks.router, datasets.router, router_of("registry")),
+    routers=(containers.router, benchmarks.router, datasets.router, progress.router, router_of("registry")),
     publishes=(*CONTAINER_EVENTS, *BENCHMARK_EVENTS, *DATASET_EVENTS),
     things={"container": Container, "benchmark": Benchmark, "dataset": Dataset},
     consumers=CONSUMERS,

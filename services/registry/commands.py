@@ -1,4 +1,4 @@
-"""What can be done with containers, benchmarks and datasets: load, decide, record the event."""
+"""What can be done with containers, benchmarks, datasets and progress: load, decide, record the event."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from medperf_contracts.registry import (
     NewBenchmark,
     NewContainer,
     NewDataset,
+    NewProgress,
 )
 from services.kernel import clock, outbox
 from services.kernel.auth import Caller
@@ -21,9 +22,10 @@ from services.kernel.errors import ChangedMeanwhile, VersionDiffers
 from .domain.benchmarks import Benchmark
 from .domain.containers import Container
 from .domain.datasets import Dataset
+from .domain.progress import Progress
 from .errors import BenchmarkExists, ContainerExists
-from .queries import find_benchmark, find_container, find_dataset
-from .tables import benchmarks, containers, datasets
+from .queries import find_benchmark, find_container, find_dataset, find_progress
+from .tables import benchmarks, containers, datasets, progress
 
 
 async def register_container(session: AsyncSession, caller: Caller, body: NewContainer) -> Container:
@@ -155,6 +157,31 @@ async def update_dataset(
     if event is not None:
         await outbox.record(session, dataset, event)
     return dataset
+
+
+async def tell_progress(session: AsyncSession, caller: Caller, body: NewProgress) -> Progress:
+    """Keep how far a preparation of the caller's is; no event, as no other service has a use for it."""
+    benchmark = await find_benchmark(session, caller, body.benchmark_id)
+    now = await clock.now(session)
+    there = await session.scalar(
+        select(Progress).where(progress.c.owner_id == caller.user_id, progress.c.preparation == body.preparation)
+    )
+    if there is not None:
+        there.tell(body, at=now)
+        await session.flush()
+        return there
+    begun = Progress.begin(body, benchmark=benchmark, by=caller.user_id, owner_name=caller.name, at=now)
+    twice = ChangedMeanwhile("You told of this preparation at this very moment.", hint="Send it again.")
+    async with unique_or(session, twice):
+        session.add(begun)
+    return begun
+
+
+async def withdraw_progress(session: AsyncSession, caller: Caller, progress_id: int) -> Progress:
+    """Forget how far a preparation is, and that there is one."""
+    withdrawn = await find_progress(session, caller, progress_id)
+    await session.delete(withdrawn)
+    return withdrawn
 
 
 def _check_version(thing: outbox.Thing, name: str, expected: int) -> None:

@@ -1,4 +1,4 @@
-"""What can be asked of containers, benchmarks and datasets; and who may see which."""
+"""What can be asked of containers, benchmarks, datasets and progress; and who may see which."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.associations import PartKind
 from medperf_contracts.paging import Page
-from medperf_contracts.registry import BenchmarkView, ContainerView, DatasetView
+from medperf_contracts.registry import BenchmarkView, ContainerView, DatasetView, ProgressView
 from medperf_contracts.values import Decision, State
 from services.kernel.auth import Caller
 from services.kernel.errors import NoSuchThing
@@ -18,7 +18,8 @@ from services.kernel.paging import PageRequest, page
 from .domain.benchmarks import Benchmark
 from .domain.containers import Container
 from .domain.datasets import Dataset
-from .tables import association_copies, benchmarks, containers, datasets
+from .domain.progress import Progress
+from .tables import association_copies, benchmarks, containers, datasets, progress
 
 # In any state: the benchmark's owner was asked and has seen it, and decides again when it is asked for again.
 _asked_to_join = association_copies.c.part_kind == PartKind.DATASET
@@ -95,6 +96,17 @@ async def find_dataset(session: AsyncSession, caller: Caller, dataset_id: int) -
     return dataset
 
 
+async def find_progress(session: AsyncSession, caller: Caller, progress_id: int) -> Progress:
+    """How far a preparation is, where what the caller is to it admits them."""
+    found = await session.get(Progress, progress_id)
+    if found is None:
+        raise NoSuchThing(f"There is no progress {progress_id} that you may see.")
+    benchmark = await session.get_one(Benchmark, found.benchmark_id)
+    roles = found.roles_of(caller.user_id, benchmark_owner_id=benchmark.owner_id)
+    caller.require(roles, thing=f"progress {progress_id}")
+    return found
+
+
 async def browse_containers(
     session: AsyncSession, caller: Caller, wanted: ContainerFilter, asked: PageRequest
 ) -> Page[ContainerView]:
@@ -168,6 +180,24 @@ async def browse_datasets(
     return await page(session, query, by=datasets.c.id, asked=asked, view=show)
 
 
+async def browse_progress(
+    session: AsyncSession, caller: Caller, *, mine: bool, benchmark: int | None, asked: PageRequest
+) -> Page[ProgressView]:
+    """How far the caller's preparations are, and those for a benchmark of theirs; no more for an administrator."""
+    is_own = progress.c.owner_id == caller.user_id
+    is_for_own = progress.c.benchmark_id.in_(
+        select(benchmarks.c.id).where(benchmarks.c.owner_id == caller.user_id)
+    )
+    query = select(Progress).where(is_own if mine else or_(is_own, is_for_own))
+    if benchmark is not None:
+        query = query.where(progress.c.benchmark_id == benchmark)
+
+    async def show(found: Progress) -> ProgressView:
+        return view_of_progress(found)
+
+    return await page(session, query, by=progress.c.id, asked=asked, view=show)
+
+
 def view_of_container(container: Container) -> ContainerView:
     """A container as everybody who may see it sees it."""
     return ContainerView.model_validate(container, from_attributes=True)
@@ -181,6 +211,11 @@ def view_of_benchmark(benchmark: Benchmark) -> BenchmarkView:
 def view_of_dataset(dataset: Dataset) -> DatasetView:
     """A dataset as everybody who may see it sees it."""
     return DatasetView.model_validate(dataset, from_attributes=True)
+
+
+def view_of_progress(found: Progress) -> ProgressView:
+    """How far a preparation is, as everybody who may see it sees it."""
+    return ProgressView.model_validate(found, from_attributes=True)
 
 
 def _has_asked(which: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""The registry's tables: containers, benchmarks, datasets, and copies of the associations that datasets have."""
+"""The registry's tables: containers, benchmarks, datasets, progress, and copies of datasets' associations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
 )
 from sqlalchemy.orm import registry
 
@@ -24,6 +25,7 @@ from services.kernel.db import Choice, new_metadata
 from .domain.benchmarks import Benchmark
 from .domain.containers import Container
 from .domain.datasets import Dataset
+from .domain.progress import Progress
 
 metadata = new_metadata()
 
@@ -103,6 +105,22 @@ datasets = Table(
     sqlite_autoincrement=True,
 )
 
+progress = Table(
+    "progress",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("version", Integer, nullable=False),
+    Column("benchmark_id", BigId, ForeignKey("benchmarks.id"), nullable=False, index=True),
+    Column("owner_id", BigInteger, nullable=False),
+    Column("owner_name", String(64), nullable=False),
+    Column("preparation", Uuid, nullable=False),
+    Column("stages", JSON, nullable=False),
+    Column("began_at", Instant, nullable=False),
+    Column("told_at", Instant, nullable=False),
+    UniqueConstraint("owner_id", "preparation"),
+    sqlite_autoincrement=True,
+)
+
 association_copies = Table(
     "association_copies",
     metadata,
@@ -119,3 +137,4 @@ _mapped = registry(metadata=metadata)
 _mapped.map_imperatively(Container, containers, version_id_col=containers.c.version, eager_defaults=True)
 _mapped.map_imperatively(Benchmark, benchmarks, version_id_col=benchmarks.c.version, eager_defaults=True)
 _mapped.map_imperatively(Dataset, datasets, version_id_col=datasets.c.version, eager_defaults=True)
+_mapped.map_imperatively(Progress, progress, version_id_col=progress.c.version, eager_defaults=True)

@@ -236,6 +236,13 @@ CASES: tuple[Case, ...] = (
         OWNER_AND_ADMINISTRATOR,
     ),
     Case("PATCH /api/v1/datasets/{dataset_id}", _changing("datasets", _asking_dataset), SITE_AND_COMMITTEE),
+    Case("POST /api/v1/progress", lambda whole: Call("progress", whole.new_progress(whole.closed_scores))),
+    Case("GET /api/v1/progress", _fixed("progress")),
+    Case(
+        "POST /api/v1/progress/{progress_id}/withdraw",
+        _on("progress/{}/withdraw", lambda whole: whole.progress(SITE, whole.closed_scores)),
+        SITE_AND_COMMITTEE,
+    ),
     Case(
         "POST /api/v1/associations",
         lambda whole: Call(

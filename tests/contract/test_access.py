@@ -162,6 +162,7 @@ def test_a_list_holds_only_what_its_caller_may_see(few: Whole) -> None:
     assert who_sees("benchmarks", hidden_benchmark) == {COMMITTEE, ADMIN}
     assert who_sees("datasets", unasked) == {SITE, ADMIN}
     assert who_sees("datasets", asked) == {SITE, COMMITTEE, ADMIN}
+    assert who_sees("progress", few.progress(SITE, few.closed_scores)) == {SITE, COMMITTEE}
     assert who_sees("associations", request) == {SITE, COMMITTEE, ADMIN}
     assert who_sees("results", closed) == {SITE, COMMITTEE, ADMIN}
     assert who_sees("results", of_model) == {SITE, COMMITTEE, MODELER, ADMIN}

@@ -190,6 +190,14 @@ class Whole:
             "statistics": {"secret": SECRET},
         }
 
+    def progress(self, owner: str, benchmark: int) -> int:
+        """What is told of a new preparation."""
+        return int(self.did(owner, "POST", "progress", self.new_progress(benchmark))["id"])
+
+    def new_progress(self, benchmark: int) -> dict[str, Any]:
+        stages = [{"stage": 2, "cases": 14}, {"stage": -1.1, "cases": 3}, {"stage": None, "cases": 1}]
+        return {"benchmark_id": benchmark, "preparation": str(uuid.uuid4()), "stages": stages}
+
     def request(self, asker: str, benchmark: int, *, dataset: int | None = None, model: int | None = None) -> int:
         """A request to take part."""
         part = {"dataset_id": dataset} if dataset is not None else {"model_id": model}

@@ -40,7 +40,7 @@ from services.registry.domain.benchmarks import Benchmark
 from services.registry.domain.containers import Container
 from services.registry.domain.datasets import Dataset
 from services.registry.errors import BenchmarkExists, ContainerExists
-from services.registry.tables import association_copies, benchmarks, containers, datasets, metadata
+from services.registry.tables import association_copies, benchmarks, containers, datasets, metadata, progress
 
 CONTAINERS, BENCHMARKS, DATASETS = "/api/v1/containers", "/api/v1/benchmarks", "/api/v1/datasets"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -769,6 +769,8 @@ def test_the_migrations_make_the_schema_that_the_code_maps(peer: Peer) -> None:
         (datasets, "owner_id"),
         (datasets, "data_hash"),
         (datasets, "generated_uid"),
+        (progress, "benchmark_id"),
+        (progress, "owner_id"),
         (association_copies, "benchmark_id"),
         (association_copies, "benchmark_owner_id"),
         (association_copies, "part_id"),

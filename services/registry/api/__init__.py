@@ -1,1 +1,1 @@
-"""The endpoints of containers, benchmarks and datasets."""
+"""The endpoints of containers, benchmarks, datasets and progress."""

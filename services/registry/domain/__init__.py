@@ -1,1 +1,1 @@
-"""The rules of containers, benchmarks and datasets."""
+"""The rules of containers, benchmarks, datasets and progress."""
