@@ -39,6 +39,7 @@ _KINDS = {
     "containers": "container",
     "benchmarks": "benchmark",
     "datasets": "dataset",
+    "progress": "progress",
     "associations": "association",
     "results": "result",
 }

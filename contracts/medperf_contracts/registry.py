@@ -183,7 +183,7 @@ def _one_decimal(number: float) -> float:
     return number
 
 
-# Enough for how pipelines number their stages (2, and -2.1 for what went wrong there), and little to hide a text in.
+# Enough for how pipelines number stages (2, and -2.1 for what went wrong there), and little to hide a text in.
 StageNumber = Annotated[float, Field(gt=-100, lt=100), AfterValidator(_one_decimal)]
 STAGES_MOST = 32
 

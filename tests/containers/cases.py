@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from containers.small import Shelf, archive_of, config_of, manifest_of
+from containers.small import Shelf, archive_of, config_of, manifest_of, write_container
+from medperf import safe_yaml
 from medperf.manifest import Role
 from medperf_contracts.registry import ContainerView
 
@@ -82,6 +84,15 @@ def config(*, image: str) -> dict[str, Any]:
     made["tasks"]["prepare"]["output_volumes"]["report_file"] = {"mount_path": place, "type": "file"}
     made["tasks"]["prepare"]["run_args"]["command"] += f" --report_file={place}"
     return made
+
+
+def write(folder: Path) -> Path:
+    """The container as its owner has it."""
+    write_container(folder, Role.PREPARATION)
+    (folder / "mlcube.yaml").write_text(safe_yaml.dump(manifest()))
+    (folder / "workspace" / "parameters.yaml").write_text("lie:\n")
+    (folder / "workspace" / "additional_files" / "main.py").write_text(CODE)
+    return folder
 
 
 def register(

@@ -105,6 +105,11 @@ def log_in(person: Person) -> Person:
 def register_container(owner: Person, server: EmbeddedServer, role: Role, *, fault: str = "") -> int:
     """A small container of a person's, in operation, by the commands that they would type; its UID."""
     folder = write_container(owner.machine / f"{role}-{uuid.uuid4().hex[:8]}", role, fault=fault, name=owner.name)
+    return register_folder(owner, server, folder)
+
+
+def register_folder(owner: Person, server: EmbeddedServer, folder: Path) -> int:
+    """A container as its owner has it, registered and in operation; its UID."""
     archive = folder.with_suffix(".tar.gz")
     owner.do("container", "pack", folder / "workspace" / "additional_files", "-o", archive)
     url = serve_file(server, archive)

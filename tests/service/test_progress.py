@@ -32,7 +32,7 @@ TOLD = {"benchmark_id": 1, "preparation": PREPARATION, "stages": HALFWAY}
 
 @pytest.fixture
 def peer(start: Callable[[Definition], Peer]) -> Peer:
-    """The service with the committee's benchmark 1, open to all, and its benchmark 2, which nobody else may see."""
+    """The service with the committee's benchmark 1, which is open, and its benchmark 2, which is not."""
     peer = start(DEFINITION)
     for name in ("preparation", "reference", "metrics", "other reference"):
         number = made(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,14 @@ _REST_FACTOR = 10
 
 
 @contextmanager
-def watched(progress: Progress, ongoing: InPreparation) -> Iterator[None]:
-    """Show a preparation's report while the block runs; one that cannot be shown is said once, at the end."""
-    watch = _Watch(progress, ongoing)
+def watched(
+    progress: Progress, ongoing: InPreparation, on_report: Callable[[CaseReport], object]
+) -> Iterator[None]:
+    """Show a preparation's report while the block runs; one that cannot be shown is said once, at the end.
+
+    `on_report` gets each report that differs from the one before.
+    """
+    watch = _Watch(progress, ongoing, on_report)
     is_over = threading.Event()
 
     def look() -> None:
@@ -48,9 +53,12 @@ def watched(progress: Progress, ongoing: InPreparation) -> Iterator[None]:
 
 
 class _Watch:
-    def __init__(self, progress: Progress, ongoing: InPreparation) -> None:
+    def __init__(
+        self, progress: Progress, ongoing: InPreparation, on_report: Callable[[CaseReport], object]
+    ) -> None:
         self._progress = progress
         self._ongoing = ongoing
+        self._on_report = on_report
         self._seen: tuple[int, int, int] | None = None
         self._shown: CaseReport | None = None
         self._fault: str | None = None
@@ -74,6 +82,7 @@ class _Watch:
         if report is not None and report != self._shown:
             self._shown = report
             self._show(report)
+            self._on_report(report)
 
     def end(self) -> None:
         """Say where the cases are now, or why that is not known."""

@@ -16,6 +16,7 @@ from .listing import silent_yes_option
 from .preparing import prepare, prepared, tell_next
 from .prompts import confirm, show_before_sending, yes_option
 from .session import Session, pass_session
+from .telling import list_progress, send_progress_option, withdraw_progress
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -40,7 +41,9 @@ def dataset() -> None:
 
 dataset.add_command(ls)
 dataset.add_command(prepare)
+dataset.add_command(list_progress)
 dataset.add_command(view)
+dataset.add_command(withdraw_progress)
 
 
 @dataset.command()
@@ -60,6 +63,7 @@ dataset.add_command(view)
     help="The folder with the labels.",
 )
 @click.option("--benchmark", "-b", "benchmark_id", required=True, type=UID, help="The benchmark's UID.")
+@send_progress_option
 @how_options
 @silent_yes_option
 @pass_session
@@ -71,9 +75,13 @@ def create(
     data_path: Path,
     labels_path: Path,
     benchmark_id: int,
+    send_progress: bool | None,
     how: How,
 ) -> None:
-    """Prepare data with a benchmark's preparation container. Nothing is sent."""
+    """Prepare data with a benchmark's preparation container.
+
+    Nothing is sent but, where the container reports case by case and you agree to it, how many are at which stage.
+    """
     from medperf.datasets import local_datasets
     from medperf.manifest import Role
     from medperf.preparation import Description
@@ -88,7 +96,9 @@ def create(
     benchmark = benchmark_view(work.gateway, benchmark_id)
     container = work.container(benchmark.preparation_id, Role.PREPARATION)
     about = Description(name, description, location)
-    made = prepared(work, container, data_path, labels_path, about, benchmark_id=benchmark_id)
+    made = prepared(
+        work, container, data_path, labels_path, about, benchmark_id=benchmark_id, send_progress=send_progress
+    )
     is_new = tell_next(made)
     if is_new and (was := names.get(made.generated_uid, made.name)) != made.name:
         click.echo(f"This data was here already, as {printable(was)}; its name is now {printable(made.name)}.")

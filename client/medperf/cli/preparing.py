@@ -13,6 +13,7 @@ from medperf.terminal import printable
 from .engines import How, how_options
 from .listing import silent_yes_option
 from .session import Session, pass_session
+from .telling import send_progress_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,11 +33,15 @@ if TYPE_CHECKING:
     required=True,
     help="The dataset in preparation: its UID (prep-…), or the name it was given.",
 )
+@send_progress_option
 @how_options
 @silent_yes_option
 @pass_session
-def prepare(session: Session, data_uid: str, how: How) -> None:
-    """Go on preparing a dataset: after a failure, or after cases were mended by hand. Nothing is sent."""
+def prepare(session: Session, data_uid: str, send_progress: bool | None, how: How) -> None:
+    """Go on preparing a dataset: after a failure, or after cases were mended by hand.
+
+    Nothing is sent but, if you agreed to it, how many cases are at which stage.
+    """
     from medperf.errors import UsageError
     from medperf.manifest import Role
     from medperf.preparation import Description
@@ -55,7 +60,9 @@ def prepare(session: Session, data_uid: str, how: How) -> None:
         )
     about = Description(ongoing.name, ongoing.description, ongoing.location)
     source = Path(ongoing.source.data_path), Path(ongoing.source.labels_path)
-    made = prepared(work, container, *source, about, benchmark_id=ongoing.benchmark_id)
+    made = prepared(
+        work, container, *source, about, benchmark_id=ongoing.benchmark_id, send_progress=send_progress
+    )
     tell_next(made)
 
 
@@ -67,11 +74,13 @@ def prepared(
     about: Description,
     *,
     benchmark_id: int | None,
+    send_progress: bool | None,
 ) -> LocalDataset:
     """Prepare data, showing how far its cases are; where it does not end well, say what to do with its work."""
     from medperf.preparation import prepare
 
     from .case_progress import watched
+    from .telling import told
 
     begun: list[InPreparation] = []
 
@@ -79,7 +88,10 @@ def prepared(
     def watch(ongoing: InPreparation) -> Iterator[None]:
         begun.append(ongoing)
         click.echo(printable(f"In preparation as {ongoing.uid}, in {ongoing.work}"), err=True)
-        with watched(work.progress, ongoing):
+        with (
+            told(work.session, work.progress, ongoing, send_progress) as know,
+            watched(work.progress, ongoing, know),
+        ):
             yield
 
     work.choose_engines(container)
