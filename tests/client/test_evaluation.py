@@ -338,8 +338,18 @@ def test_models_run_in_the_order_in_which_they_are_said_to_be_due(
     code, out, err = medperf(*RUN)
     assert (code, re.findall(r"^ +(\d) +b1", out, re.MULTILINE)) == (0, ["5", "2", "4"]), err
     assert re.findall(r"model (\d) · ", err) == ["5", "2", "4"]
-    _, out, _ = medperf(*RUN, "-m", "4", "-m", "5")
-    assert re.findall(r"^ +(\d) +b1", out, re.MULTILINE) == ["4", "5"]
+    for named in (("-m", "4", "-m", "5"), ("--models", "4,5"), ("--model", "4", "--models", "4, 5")):
+        _, out, _ = medperf(*RUN, *named)
+        assert re.findall(r"^ +(\d) +b1", out, re.MULTILINE) == ["4", "5"]
+
+
+@pytest.mark.parametrize("named", ["", "4,", "4;5", "four", "0", "٢", "9" * 5000])
+def test_models_that_are_no_uids_are_said(
+    site: Site, server: BenchmarkServer, medperf: Medperf, named: str
+) -> None:
+    ready(site)
+    code, _, err = medperf(*RUN, "--models", named)
+    assert (code, "is no model's UID" in err, len(err) < 600, site.journal.runs()) == (2, True, True, []), err
 
 
 @pytest.mark.parametrize(

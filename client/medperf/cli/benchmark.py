@@ -19,6 +19,7 @@ from .dataset import DATA_UID_HELP
 from .engines import How, how_options
 from .listing import silent_yes_option
 from .session import Session, pass_session
+from .wanted import ModelUids, wanted_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,7 +98,15 @@ class Order:
     is_flag=True,
     help="Where a model fails after writing some predictions, compute a partial result from them.",
 )
-@click.option("--model", "-m", "models", type=UID, multiple=True, help="Only this model; may be repeated.")
+@click.option(
+    "--models",
+    "--model",
+    "-m",
+    "models",
+    type=ModelUids(),
+    multiple=True,
+    help="Only these models, in this order; may be repeated.",
+)
 @click.option(
     "--models_file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -126,7 +135,7 @@ def run(
     benchmark_id: int,
     data_uid: str,
     ignore_model_errors: bool,
-    models: tuple[int, ...],
+    models: tuple[tuple[int, ...], ...],
     models_file: Path | None,
     rerun: bool,
     jobs: int,
@@ -136,7 +145,6 @@ def run(
     from medperf.datasets import alone_with, find_dataset
 
     from .progress import Progress
-    from .wanted import wanted_models
     from .work import Work, approved_association, benchmark_view, registered_id
 
     # Before anything local: where the server has another store, the local folder may be set aside.

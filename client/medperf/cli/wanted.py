@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
+
+import click
 
 from medperf.errors import UsageError
 
@@ -14,12 +17,33 @@ _SEPARATORS = re.compile(r"[\s,]+")
 _MODEL_UID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
-def wanted_models(due: Sequence[int], named: Sequence[int], file: Path | None) -> list[int]:
+class ModelUids(click.ParamType[tuple[int, ...]]):
+    """Models' UIDs, with commas between them."""
+
+    name = "UID[,UID…]"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The UIDs in the order in which they stand."""
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in value.split(",")]
+        for word in words:
+            if not _MODEL_UID.fullmatch(word):
+                self.fail(
+                    f"{word!r:.40} is no model's UID; give UIDs with commas between them, such as 2,4", param, ctx
+                )
+        return tuple(map(int, words))
+
+
+def wanted_models(due: Sequence[int], named: Iterable[Sequence[int]], file: Path | None) -> list[int]:
     """The models to run, in the order in which they were named; all that are due where none is named.
 
     UsageError for one that is not due, and for a file that names none.
     """
-    chosen = list(dict.fromkeys((*named, *(() if file is None else _read(file)))))
+    in_file = () if file is None else _read(file)
+    chosen = list(dict.fromkeys((*chain.from_iterable(named), *in_file)))
     for model_id in chosen:
         if model_id not in due:
             raise UsageError(
