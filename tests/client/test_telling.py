@@ -14,10 +14,10 @@ import pytest
 from containers.attack import eventually
 from medperf.case_report import CaseReport, Stage
 from medperf.datasets import Preparation, Source
-from medperf.errors import ServerUnreachable
+from medperf.errors import Busy, ServerUnreachable
 from medperf.home import Home
 from medperf.preparations import ANSWER, InPreparation
-from medperf.telling import Answer, Teller, in_words, keep_answer, numbers, read_answer
+from medperf.telling import Answer, Teller, in_words, keep_answer, numbers, read_answer, undisturbed
 from medperf_contracts.registry import NewProgress
 
 DOWN = ServerUnreachable("The server is down.", hint="Wait.")
@@ -167,6 +167,25 @@ def test_nothing_more_is_told_once_the_answer_is_another(ongoing: Ongoing, chang
     teller.end(wait_seconds=10)
     assert ongoing.stages == [1]
     assert len(ongoing.said) == 1
+
+
+def test_what_was_answered_does_not_change_while_something_is_told(ongoing: Ongoing) -> None:
+    """Else what is on its way could arrive after it was taken back."""
+    is_sending, is_over = threading.Event(), threading.Event()
+
+    def send(_: NewProgress) -> None:
+        is_sending.set()
+        is_over.wait(60)
+
+    teller = ongoing.teller(send)
+    teller.know(at(1))
+    assert is_sending.wait(10)
+    with pytest.raises(Busy), undisturbed(ongoing.home, ongoing.preparation):
+        pytest.fail("it is being told")
+    is_over.set()
+    teller.end(wait_seconds=10)
+    with undisturbed(ongoing.home, ongoing.preparation):
+        assert ongoing.stages == [1]
 
 
 def test_an_answer_that_cannot_be_read_is_no_agreement(ongoing: Ongoing) -> None:

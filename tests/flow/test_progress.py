@@ -199,6 +199,26 @@ def test_in_a_terminal_it_is_asked_once_for_each_preparation(world: World, answe
     assert ("telling the owner" in again.before) == is_told
 
 
+def test_yes_to_every_question_is_no_yes_to_this_one(world: World) -> None:
+    terminal = world.site.at_a_terminal(f"{MEDPERF} {' '.join(world.create)} --yes")
+    terminal.expect(pexpect.EOF)
+    assert "Tell them" not in terminal.before
+    assert "is not told how far it is" in terminal.before
+    assert world.stages() == []
+
+
+def test_offline_nobody_is_told_and_nobody_is_asked(world: World) -> None:
+    world.prepared(*world.create, "--send_progress")
+    before = world.told(world.site)
+    bundle = world.site.machine / "bundle.tar"
+    world.site.do("bundle", "export", "--benchmark", world.benchmark, "-o", bundle)
+    world.site.do("bundle", "import", bundle, "--yes")
+    said = world.again("--offline")
+    assert "Offline the benchmark's owner cannot be told" in said
+    assert "telling" not in said
+    assert world.told(world.site) == before
+
+
 def test_what_was_told_can_be_taken_back_and_is_told_no_more(world: World) -> None:
     world.prepared(*world.create, "--send_progress")
     assert world.stages() == [NOW]
