@@ -18,6 +18,7 @@ import pytest
 from containers import cases
 from containers.attack import eventually
 from medperf.api import Gateway
+from medperf.errors import LoginRequired
 from medperf.home import Home
 from medperf.manifest import Role
 from medperf.preparations import InPreparation, preparations
@@ -245,6 +246,35 @@ def test_nothing_can_be_taken_back_that_was_not_told(world: World) -> None:
         assert who.code == 2
         assert "medperf dataset progress --mine" in who.said
     assert world.stages() == [NOW]
+
+
+def test_where_the_server_cannot_be_asked_it_is_told_no_more_at_least(world: World) -> None:
+    world.prepared(*world.create, "--send_progress")
+    with Gateway(world.home) as gateway:
+        gateway.logout()
+    printed = world.site.try_to("dataset", "withdraw_progress", world.ongoing.uid)
+    assert f"Nothing more will be told of {world.ongoing.uid}." in printed
+    assert (world.site.code, "medperf login" in world.site.said) == (LoginRequired.exit_code, True)
+    with Gateway(world.home) as gateway:
+        gateway.login(world.site.name, PASSWORD)
+    assert "telling" not in world.again()
+    assert world.stages() == [NOW]
+    world.site.do("dataset", "withdraw_progress", world.ongoing.uid)
+    assert world.stages() == []
+
+
+def test_a_name_that_two_preparations_have_takes_neither_back(world: World) -> None:
+    world.prepared(*world.create, "--send_progress")
+    data = world.data
+    world.data = data.rename(data.with_name("moved"))
+    world.prepared(*world.create, "--send_progress")
+    assert world.stages() == [NOW, NOW]
+    world.site.try_to("dataset", "withdraw_progress", "mine")
+    assert (world.site.code, "more than one" in world.site.said) == (2, True)
+    assert world.stages() == [NOW, NOW]
+    for one in world.told(world.site):
+        world.site.do("dataset", "withdraw_progress", one["id"])
+    assert world.stages() == []
 
 
 def test_what_is_taken_back_while_a_command_prepares_is_not_told_again_by_it(world: World) -> None:

@@ -118,10 +118,15 @@ def view(session: Session, dataset_uid: str, local: bool, as_json_text: bool) ->
 
     if dataset_uid.startswith(PREPARATION_PREFIX):
         from medperf.preparations import find_preparation
+        from medperf.telling import read_answer
 
         found = find_preparation(session.home, dataset_uid)
+        answer = read_answer(found)
         whole = {**found.model_dump(mode="json"), "folder": str(found.work), "state": "in preparation"}
-        print_view({**whole, "cases": found.so_far()}, as_json_text=as_json_text)
+        is_told = answer is not None and answer.agrees
+        print_view(
+            {**whole, "cases": found.so_far(), "benchmark_owner_is_told": is_told}, as_json_text=as_json_text
+        )
         return
     if not local and is_server_id(dataset_uid):
         from medperf_contracts.registry import DatasetView

@@ -179,23 +179,26 @@ def withdraw_progress(session: Session, preparation: str) -> None:
         keys = {one.preparation for one in _told(session) if one.id == int(preparation)}
     else:
         keys = {answer.preparation for one, answer in answers if preparation in (one.uid, one.name)}
-    if not keys:
+    if len(keys) != 1:
+        how_many = "Nothing of yours was told" if not keys else "You answered for more than one"
         raise UsageError(
-            f"Nothing of yours was told of a preparation {preparation!r}.",
+            f"{how_many} of a preparation {preparation!r}.",
             hint="See what was told, and its UIDs: medperf dataset progress --mine",
         )
+    [key] = keys
     with ExitStack() as quiet:
         for one, answer in answers:
-            if answer.preparation in keys:
+            if answer.preparation == key:
                 quiet.enter_context(undisturbed(session.home, one, lambda text: click.echo(text, err=True)))
                 keep_answer(one, benchmark_id=answer.benchmark_id, user_id=answer.user_id, agrees=False)
+                click.echo(f"Nothing more will be told of {one.uid}.")
         # Only now: until a moment ago a command that prepares may have told more.
-        told_of_it = [one for one in _told(session) if one.preparation in keys]
+        told_of_it = [one for one in _told(session) if one.preparation == key]
         for it in told_of_it:
             session.gateway.post(f"/progress/{it.id}/withdraw", None, ProgressView)
             click.echo(f"Taken back: the owner of benchmark {it.benchmark_id} is not shown it any more.")
     if not told_of_it:
-        click.echo("Nothing of it was on the server; nothing will be told of it.")
+        click.echo("Nothing of it was on the server.")
 
 
 def _told(session: Session) -> list[ProgressView]:
