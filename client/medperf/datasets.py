@@ -224,8 +224,9 @@ def find_dataset(home: Home, given: str) -> LocalDataset:
     tells them apart. UsageError if there is none, or more than one."""
     if given.startswith(PREPARATION_PREFIX):
         raise UsageError(
-            f"{given} is a dataset in preparation: what it is called is known once it is prepared.",
-            hint=f"`medperf dataset prepare --data_uid {given}` goes on with it.",
+            f"{given} begins as the UIDs of datasets in preparation do: it has another once it is prepared.",
+            hint=f"`medperf dataset prepare --data_uid {given}` goes on with it, where it is one;"
+            " `medperf dataset ls --local` shows what is here.",
         )
     damaged: dict[str, IntegrityError] = {}
     known = local_datasets(home, on_damaged=damaged.__setitem__)

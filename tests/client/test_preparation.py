@@ -162,7 +162,8 @@ def test_after_a_failure_it_goes_on_with_the_cases_that_are_left(
     said = machine.typed(*machine.create, code=7)
     ongoing = machine.ongoing
     assert f"medperf dataset prepare --data_uid {ongoing.uid}" in said
-    assert f"Cases that need mending by hand are in {ongoing.data}, their labels in {ongoing.labels}" in said
+    assert f"they are in {ongoing.data}, their labels in {ongoing.labels}; " in said
+    assert f"what their container says of each is in {ongoing.work / 'report_file' / 'report.'}" in said
     assert "1 case: 1 at 8 DONE" in said
     assert local_datasets(machine.home) == []
     assert [it.holds_outputs for it in Journal(machine.home.journal).runs()] == [False]
@@ -252,7 +253,7 @@ def test_a_case_that_a_person_mended_is_taken_as_it_is(
     machine.again(code=7)
     uid = machine.ongoing.uid
     refused = machine.typed("dataset", "submit", "--data_uid", uid, "--yes", code=2)
-    assert f"{uid} is a dataset in preparation" in refused
+    assert f"{uid} begins as the UIDs of datasets in preparation do" in refused
     listed = machine.typed("dataset", "ls", "--local")
     assert "in preparation: 3 cases: 1 at -5.1" in " ".join(listed.split())
     shown = machine.typed("dataset", "view", uid)

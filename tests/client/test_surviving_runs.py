@@ -398,6 +398,7 @@ def test_a_run_that_its_command_left_is_cancelled(
     machine = machine_with("docker", "writes for 600")
     run = machine.killed(*RUN)
     assert "running, left by its command" in machine.typed("run", "ls")
+    assert "the same command again goes on with it" in machine.typed("run", "show", run.id)
     said = machine.typed("run", "logs", run.short_id, "--follow")
     assert "Its command was killed" in said
     assert "There is no terminal to ask: End infer of small-model-2" in machine.typed(

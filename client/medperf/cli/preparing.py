@@ -127,7 +127,10 @@ def _tell_kept(ongoing: InPreparation) -> None:
         # A person who edits what a container chose to name may be editing another file.
         said += f"{odd}. Edit nothing in {ongoing.work}: such a link may lead to a file of yours."
     else:
-        said += f"Cases that need mending by hand are in {ongoing.data}, their labels in {ongoing.labels}"
+        said += (
+            f"Where cases wait for a person, they are in {ongoing.data}, their labels in {ongoing.labels}; what"
+            f" their container says of each is in {ongoing.work / ongoing.report}"
+        )
     click.echo(printable(said), err=True)
 
 

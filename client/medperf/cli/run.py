@@ -199,8 +199,6 @@ def _end_here(session: Session, journal: Journal, found: Run) -> None:
 
 def _whole(found: Run) -> dict[str, object]:
     """A run as it is shown whole."""
-    from medperf.causes import NEXT_STEP
-
     return {
         "id": found.id,
         "container": found.container_name,
@@ -211,7 +209,7 @@ def _whole(found: Run) -> dict[str, object]:
         "state": found.state.value,
         "cause": None if found.cause is None else found.cause.value,
         "exit_code": found.exit_code,
-        "what_to_do": None if found.cause is None else NEXT_STEP[found.cause],
+        "what_to_do": _what_to_do(found),
         "is_looked_after": found.is_open and found.client.is_alive(),
         "holds_outputs": found.holds_outputs,
         "created_at": found.created_at.isoformat(),
@@ -222,6 +220,16 @@ def _whole(found: Run) -> dict[str, object]:
         "root_is_writable": found.root_is_writable,
         "limits": found.limits,
     }
+
+
+def _what_to_do(found: Run) -> str | None:
+    from medperf.causes import NEXT_STEP
+
+    if found.cause is not None:
+        return NEXT_STEP[found.cause]
+    if found.is_open and not found.client.is_alive():
+        return "Its command has ended: the same command again goes on with it, or begins it anew."
+    return None
 
 
 def _state_in_short(found: Run) -> str:
