@@ -120,8 +120,8 @@ def _agrees(ongoing: InPreparation, benchmark_id: int) -> bool:
     so_far = "14 at 2, 3 at -1.1 (an example)" if report is None else f"{in_words(numbers(report))} (so it is now)"
     click.echo(
         f"The owner of benchmark {benchmark_id} can be told how far this preparation is. Sent would be how many"
-        f" cases are at the stage of which number: {so_far}. No names, no texts, nothing else. Each command that goes"
-        " on with this would send it: its first numbers, then at most every 10 minutes, and at its end."
+        f" cases are at the stage of which number: {so_far}. No names, no texts, nothing else. Each command that"
+        " goes on with this would send it: its first numbers, then at most every 10 minutes, and at its end."
         f" To take it back: medperf dataset withdraw_progress {ongoing.uid}",
         err=True,
     )
