@@ -418,9 +418,10 @@ def test_what_was_run_before_is_run_again_only_where_asked_for_and_not_once_it_i
         code, _, err = medperf(*RUN, *more)
         assert (code, (runs_of(2), runs_of(4))) == (0, expected), err
     assert medperf("result", "submit", "--result", "b1m2d9", "--yes")[0] == 0
-    code, out, _ = medperf(*RUN, "--rerun")
+    code, out, err = medperf(*RUN, "--rerun")
     assert (code, (runs_of(2), runs_of(4))) == (0, (3, 4))
     assert "1 were skipped (already executed)" in out
+    assert "was submitted, which is final: its result is taken from the local cache" in err
     # Nothing of what was done anew is left for another command.
     assert not any(run.holds_outputs for run in site.journal.runs())
 

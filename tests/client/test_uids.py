@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from client.conftest import Serve
+from medperf.carried import Carried, TakingPart
 from medperf.cli.main import run
 from medperf.datasets import Link, LocalDataset, find_dataset, is_server_id, uid_to_type
 from medperf.errors import UsageError
@@ -112,6 +115,27 @@ def test_the_hint_for_another_persons_dataset_can_be_typed(home: Home) -> None:
     with pytest.raises(UsageError, match="registered by somebody else") as refused:
         find_dataset(home, "9")
     assert "--data_uid 3333333333`" in refused.value.hint
+
+
+def test_of_a_carried_dataset_too_it_is_said_what_stands_otherwise(
+    home_folder: Path, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Reply.of(answers.dataset(7, name="the first name"))
+    pending = Reply.of(answers.page(answers.association(8, state="APPROVED", part_id=7)))
+    replies = {"POST /api/v1/datasets": before, "GET /api/v1/associations": pending}
+    peer = serve({**replies, "GET /api/v1/benchmarks/1": Reply.of(answers.benchmark())})
+    Carried(
+        server=peer.url,
+        store_id=UUID(answers.STORE),
+        written_at=datetime.now(UTC),
+        dataset=prepared(Home.at(peer.url)).body(),
+        taking_part=TakingPart(benchmark_id=1, summary={}),
+    ).write(Path("carried.yaml"))
+    assert run(["dataset", "submit", "--from", "carried.yaml", "-y"]) == 0
+    printed = capsys.readouterr().out
+    assert "that one stands, and what you say now is not kept" in printed
+    assert 'name: registered is "the first name", you gave ' in printed
+    assert "Next: medperf bundle export" in printed
 
 
 def test_what_the_server_says_of_data_that_was_registered_before_stands_here_too(

@@ -295,7 +295,8 @@ def _run_one(
                 anew=order.is_anew(work.session.home, dataset, model, metrics),
             )
             if evaluated.from_cache:
-                work.progress.line("was run before: its result is taken from the local cache")
+                why = "was submitted, which is final: " if order.rerun else "was run before: "
+                work.progress.line(f"{why}its result is taken from the local cache")
     except (BadManifest, ContainerFailed, EngineUnavailable, IntegrityError, UsageError) as error:
         if isinstance(error, IntegrityError):
             dataset.verify()  # altered data is no fault of this model's, and stops all

@@ -13,7 +13,7 @@ import click
 from medperf.errors import IntegrityError, NotApproved, Refused, UsageError
 from medperf.terminal import printable
 
-from .changing import check_owner
+from .changing import check_owner, tell_registered
 from .prompts import confirm, show_before_sending
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def write_dataset(session: Session, body: NewDataset, taking_part: TakingPart, o
 
 def submit_dataset(session: Session, file: Path, *, yes: bool) -> None:
     """Register the dataset of a file that was carried here, then ask to take part, each after its question."""
-    from medperf_contracts.associations import LIVE, NewAssociation
+    from medperf_contracts.associations import LIVE, AssociationState, NewAssociation
     from medperf_contracts.registry import DatasetView
 
     from .work import ask_to_take_part, benchmark_view, check_open, latest_association, who_sees_scores
@@ -115,7 +115,7 @@ def submit_dataset(session: Session, file: Path, *, yes: bool) -> None:
     show_before_sending(f"This is all that will be sent to {session.server}:", body)
     confirm("Register this dataset?", yes=yes)
     registered = gateway.post("/datasets", body, DatasetView, seen=[f"container/{body.preparation_id}"])
-    click.echo(f"Registered as {registered.state.value}. Server UID: {registered.id}")
+    tell_registered(body, registered)
     association = latest_association(gateway, benchmark.id, registered.id)
     if association is None or association.state not in LIVE:
         request = NewAssociation(benchmark_id=benchmark.id, dataset_id=registered.id, summary=wanted.summary)
@@ -126,7 +126,8 @@ def submit_dataset(session: Session, file: Path, *, yes: bool) -> None:
         association = ask_to_take_part(gateway, request, seen)
     click.echo(f"Association {association.id} is {association.state.value}.")
     pair = f"--benchmark {benchmark.id} --data_uid {registered.id}"
-    click.echo(f"Next, once it is APPROVED: medperf bundle export {pair} --output FILE.tar")
+    once = "" if association.state is AssociationState.APPROVED else ", once it is APPROVED"
+    click.echo(f"Next{once}: medperf bundle export {pair} --output FILE.tar")
 
 
 def _carried(

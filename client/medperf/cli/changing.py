@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from medperf.assets import Assets
-    from medperf_contracts.registry import BenchmarkView, ContainerView, DatasetView
+    from medperf_contracts.registry import BenchmarkView, ContainerView, DatasetView, NewDataset
     from medperf_contracts.values import Body, Changes
 
     from .progress import Progress
@@ -91,6 +91,15 @@ def differences(given: Body, registered: Thing) -> list[str]:
         for field, value in given
         if value != getattr(registered, field)
     ]
+
+
+def tell_registered(body: NewDataset, registered: DatasetView) -> None:
+    """Say that a dataset is registered, and what of it otherwise than is said now, where it was so before."""
+    click.echo(f"Registered as {registered.state.value}. Server UID: {registered.id}")
+    if differing := differences(body, registered):
+        click.echo("You had registered the same data before: that one stands, and what you say now is not kept.")
+        click.echo(printable("".join(f"  {line}\n" for line in differing)), nl=False)
+        click.echo(f"Next, if it is to be so: medperf dataset update {registered.id} --help")
 
 
 def _in_short(value: object) -> str:

@@ -122,7 +122,7 @@ def submit(session: Session, data_uid: str | None, file: Path | None, yes: bool)
     from medperf_contracts.registry import DatasetView
 
     from .carrying import submit_dataset
-    from .changing import differences
+    from .changing import tell_registered
 
     if file is not None and data_uid is None:
         submit_dataset(session, file, yes=yes)
@@ -143,13 +143,7 @@ def submit(session: Session, data_uid: str | None, file: Path | None, yes: bool)
         confirm("Register this dataset?", yes=yes)
         registered = gateway.post("/datasets", body, DatasetView, seen=[f"container/{chosen.preparation.id}"])
         chosen.described_as(registered).linked_to(registered.id, registered.owner_id)
-        click.echo(f"Registered as {registered.state.value}. Server UID: {registered.id}")
-        if differing := differences(body, registered):
-            click.echo(
-                "You had registered the same data before: that one stands, and what you say now is not kept."
-            )
-            click.echo(printable("".join(f"  {line}\n" for line in differing)), nl=False)
-            click.echo(f"Next, if it is to be so: medperf dataset update {registered.id} --help")
+        tell_registered(body, registered)
 
 
 @dataset.command()
