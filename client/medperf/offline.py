@@ -73,6 +73,15 @@ def offline_gateway(home: Home, *, notice: Callable[[str], None]) -> Gateway:
     return Gateway(home, network=Network(), transport=answers, keyring=_Maker(bundle), notice=notice)
 
 
+def nothing_is_sent() -> UsageError:
+    """What is said to whoever wants something sent."""
+    return UsageError(
+        "Offline nothing can be sent to the server.",
+        hint="`medperf result export` and `medperf dataset export` write files to carry to a machine that reaches"
+        f" it. {_ASK}",
+    )
+
+
 def link_datasets(home: Home) -> list[LocalDataset]:
     """Give datasets prepared here the server UIDs that bundles know of the same data; those that got one now."""
     linked = []
@@ -110,11 +119,7 @@ class _Answers(httpx.BaseTransport):
             raise UsageError(f"{request.url} is not on this machine, and no bundle brought it.", hint=_ASK)
         path = path.removeprefix(API)
         if request.method != "GET":
-            raise UsageError(
-                "Offline nothing can be sent to the server.",
-                hint="`medperf result export` and `medperf dataset export` write files to carry to a machine that"
-                f" reaches it. {_ASK}",
-            )
+            raise nothing_is_sent()
         file = self._file(path, request.url.params)
         if file is None or not file.is_file():
             asked = f"{path}?{request.url.query.decode()}" if request.url.query else path

@@ -346,6 +346,10 @@ def test_offline_nothing_is_asked_nothing_is_sent_and_what_no_bundle_brought_is_
     assert code != 0
     code, _, err = medperf("dataset", "update", "9", "--description", "new", "--yes")
     assert (code, "Offline nothing can be sent to the server" in err) == (2, True)
+    # Where somebody would be asked first, they are not.
+    for command in (("dataset", "submit", "--data_uid", "9"), ("result", "submit", "--all")):
+        code, out, err = medperf(*command)
+        assert (code, "Offline nothing can be sent to the server" in err, out) == (2, True, "")
     assert server.asked == []
     assert server.posted == []
     monkeypatch.setenv("MEDPERF_OFFLINE", "yes")

@@ -124,6 +124,7 @@ def submit(session: Session, data_uid: str | None, file: Path | None, yes: bool)
     from .carrying import submit_dataset
     from .changing import tell_registered
 
+    session.check_sends()
     if file is not None and data_uid is None:
         submit_dataset(session, file, yes=yes)
         return

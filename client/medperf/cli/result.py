@@ -104,6 +104,7 @@ def submit(session: Session, names: tuple[str, ...], every: bool, file: Path | N
 
     from .carrying import submit_results
 
+    session.check_sends()
     if file is not None:
         if names or every:
             raise UsageError("--from says which results already.", hint="Leave out --result and --all.")

@@ -128,6 +128,13 @@ class Session:
 
         return is_offline(self.offline_given)
 
+    def check_sends(self) -> None:
+        """Raise UsageError where nothing can be sent, before anybody is asked whether it may be."""
+        from medperf.offline import nothing_is_sent
+
+        if self.is_offline:
+            raise nothing_is_sent()
+
     def _answered(self, gateway: Gateway) -> ServerView:
         """What the server says of itself; where it is out of reach, a bundle that was imported is spoken of."""
         from medperf.errors import ServerUnreachable
