@@ -49,7 +49,8 @@ class Gateway:
     """A MedPerf server, as one person talks to it.
 
     Paths are those below `/api/v1`, such as `/benchmarks/1`. Raises LoginRequired, ServerUnreachable, and Refused
-    for what the server answers with a problem document. `ask_login` is asked for the password, given the user
+    for what the server answers with a problem document. `only_as` is the ID of the one person in whose name it may
+    ask; where another is logged in, that is LoginRequired. `ask_login` is asked for the password, given the user
     name, when the login has ended; without it that is LoginRequired. StoreChanged where it ended because another
     store answers now. Without `network` it is what the environment
     and the local folder say.
@@ -63,12 +64,14 @@ class Gateway:
         transport: httpx.BaseTransport | None = None,
         ask_login: Callable[[str], str] | None = None,
         keyring: Keyring | None = None,
+        only_as: int | None = None,
         bound_seconds: float = BOUND_SECONDS,
         notice: Callable[[str], None] = notice_on_stderr,
     ) -> None:
         self._home = home
         self._transport = transport
         self._ask_login = ask_login
+        self._only_as = only_as
         self._keyring = keyring or Keyring(home.credentials)
         self._bound_seconds = bound_seconds
         self._notice = notice
@@ -249,6 +252,11 @@ class Gateway:
         credentials = self._credentials or self._keyring.load()
         if credentials is None:
             raise LoginRequired(f"You are not logged in to {self._home.server}.", hint="Run `medperf login`.")
+        if self._only_as is not None and credentials.user_id != self._only_as:
+            raise LoginRequired(
+                f"{credentials.username} is logged in here now.",
+                hint="Log in again as who began this: `medperf login`.",
+            )
         self._credentials = credentials
         if credentials.expires_at - time.time() < _RENEW_EARLY_SECONDS:
             return self._renewed(credentials)

@@ -31,8 +31,6 @@ from medperf.home import Home
 from medperf.manifest.model import REPORT_FILE, Manifest
 
 RECORD = "preparation.yaml"
-# Beside it: whether anybody may be told how far it is.
-ANSWER = "telling.yaml"
 _WORK = "work"
 # In `work`, where no output can have this name: what is about to become a dataset.
 STAGING = ".dataset"
@@ -141,11 +139,9 @@ def go_on(home: Home, key: str, begun: Callable[[Path, str], InPreparation]) -> 
         known = read_preparation(folder)
     except IntegrityError:
         known = None  # the work is whole without it
-    if known is not None and known.has_ended:
-        (folder / ANSWER).unlink(missing_ok=True)
-        if known.work.is_dir():
-            remove_tree(known.work)
-    elif known is not None:
+    if known is not None and known.has_ended and known.work.is_dir():
+        remove_tree(known.work)
+    elif known is not None and not known.has_ended:
         known.take_back()
         said = {
             name: getattr(wanted, name) or getattr(known, name) for name in ("name", "description", "location")

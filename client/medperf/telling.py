@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pydantic import UUID4, BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -14,71 +13,78 @@ from pydantic import UUID4, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from medperf import safe_yaml
 from medperf.case_report import CaseReport
 from medperf.datasets import hold
-from medperf.errors import ClientError, IntegrityError
+from medperf.engines.outputs import read_output
+from medperf.errors import ClientError, IntegrityError, Refused
 from medperf.files import write_atomically
 from medperf.home import Home
-from medperf.preparations import ANSWER, InPreparation
+from medperf.preparations import InPreparation
 from medperf_contracts.registry import CasesAtStage, NewProgress, StageNumber
 
+ANSWERS = "telling.yaml"
 # Preparation takes hours and days: nobody needs it sooner, and a container that would hide a text in its numbers
 # gets out little.
 REST_SECONDS = 600.0
-_ANSWER_LIMIT_BYTES = 4 * 1024
+_ANSWERS_LIMIT_BYTES = 256 * 1024
 _STAGE_NUMBER: TypeAdapter[float] = TypeAdapter(StageNumber)
 
 
 class Answer(BaseModel):
     """What a person answered: whether the owner of this benchmark may be told how far a preparation is.
 
-    It holds for whoever gave it. `preparation` is the random number by which it is told of.
+    It holds for whoever gave it, and for the preparation that began then. `number` is the random one by which it
+    is told of: each answer has its own, since what was taken back is never told again.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     benchmark_id: int
     user_id: int
+    begun_at: datetime
     agrees: bool
-    preparation: UUID4
+    number: UUID4
     answered_at: datetime
 
 
-def read_answer(ongoing: InPreparation) -> Answer | None:
-    """What was answered for a preparation; None, which is no agreement, where nothing was that can be read."""
-    file = ongoing.folder / ANSWER
+_ANSWERS: TypeAdapter[tuple[Answer, ...]] = TypeAdapter(tuple[Answer, ...])
+
+
+def read_answers(ongoing: InPreparation) -> tuple[Answer, ...]:
+    """All that was answered, the latest last; none, which is no agreement, where it cannot be read."""
     try:
-        content = file.read_bytes()
-        return Answer.model_validate(
-            safe_yaml.load(content, what=str(file), limit_bytes=_ANSWER_LIMIT_BYTES, error=IntegrityError)
+        content = read_output(ongoing.folder / ANSWERS, inside=ongoing.folder, limit_bytes=_ANSWERS_LIMIT_BYTES)
+        return _ANSWERS.validate_python(
+            safe_yaml.load(content, what=ANSWERS, limit_bytes=_ANSWERS_LIMIT_BYTES, error=IntegrityError)
         )
-    except (OSError, ValidationError, IntegrityError):
+    except (OSError, ValidationError, ClientError):
+        return ()
+
+
+def current_answer(ongoing: InPreparation) -> Answer | None:
+    """The latest answer, whosever, where it is of this preparation and for its benchmark."""
+    answers = read_answers(ongoing)
+    if not answers or (answers[-1].benchmark_id, answers[-1].begun_at) != (ongoing.benchmark_id, ongoing.begun_at):
         return None
+    return answers[-1]
 
 
-def keep_answer(ongoing: InPreparation, *, benchmark_id: int, user_id: int, agrees: bool) -> Answer:
-    """Keep what a person answers; the number by which it is told of stays theirs."""
-    known = read_answer(ongoing)
-    is_theirs = known is not None and (known.benchmark_id, known.user_id) == (benchmark_id, user_id)
+def keep_answer(home: Home, ongoing: InPreparation, *, benchmark_id: int, user_id: int, agrees: bool) -> Answer:
+    """Keep what a person answers after what was answered before, of which something may have been told.
+
+    Busy where another command keeps one at this moment, OSError where it cannot be kept.
+    """
     answer = Answer(
         benchmark_id=benchmark_id,
         user_id=user_id,
+        begun_at=ongoing.begun_at,
         agrees=agrees,
-        preparation=known.preparation if known is not None and is_theirs else uuid.uuid4(),
+        number=uuid.uuid4(),
         answered_at=datetime.now(UTC),
     )
-    write_atomically(ongoing.folder / ANSWER, safe_yaml.dump(answer.model_dump(mode="json")))
+    with hold(home, f"telling-{ongoing.uid}", f"the answer whether to tell of {ongoing.uid}"):
+        answers = (*read_answers(ongoing), answer)
+        content = safe_yaml.dump([one.model_dump(mode="json") for one in answers])
+        write_atomically(ongoing.folder / ANSWERS, content)
     return answer
-
-
-@contextmanager
-def undisturbed(
-    home: Home, ongoing: InPreparation, on_wait: Callable[[str], object] | None = None
-) -> Iterator[None]:
-    """What was answered does not change while something is told, nor is anything told while it changes.
-
-    With `on_wait` another's end is waited for, else that is Busy.
-    """
-    with hold(home, f"telling-{ongoing.uid}", f"telling how far {ongoing.uid} is", on_wait):
-        yield
 
 
 def numbers(report: CaseReport) -> tuple[CasesAtStage, ...]:
@@ -102,7 +108,7 @@ class Teller:
     """Tells how far a preparation is while it goes on, by a thread of its own that holds nothing up.
 
     The newest numbers go at most every `rest_seconds`, and once more at the end. `send` raises ClientError where
-    they did not arrive, which `say` is told once for each cause; the newest are tried again after the next rest.
+    it is not known that they arrived, which `say` is told; the newest are tried again after the next rest.
     """
 
     def __init__(
@@ -118,6 +124,7 @@ class Teller:
         self._home = home
         self._ongoing = ongoing
         self._answer = answer
+        self._whom = f"the owner of benchmark {answer.benchmark_id}"
         self._send = send
         self._say = say
         self._rest_seconds = rest_seconds
@@ -126,7 +133,6 @@ class Teller:
         self._told: tuple[CasesAtStage, ...] = ()
         self._next = 0.0
         self._is_over = False
-        self._fault = ""
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -137,11 +143,20 @@ class Teller:
             self._changed.notify()
 
     def end(self, *, wait_seconds: float) -> None:
-        """Tell what is newest, if it was not told, and be done: after so long without it."""
+        """Tell what is newest, if it was not told, and be done; so long it is waited for, then left to itself."""
         with self._changed:
             self._is_over = True
             self._changed.notify()
         self._thread.join(wait_seconds)
+        if self._thread.is_alive():
+            self._say(f"{self._whom} was not told, as far as is known: the server has not answered yet")
+
+    def abandon(self) -> None:
+        """Begin to tell nothing more."""
+        with self._changed:
+            self._newest = self._told
+            self._is_over = True
+            self._changed.notify()
 
     def _work(self) -> None:
         while True:
@@ -150,7 +165,10 @@ class Teller:
                     self._changed.wait(self._seconds_to_wait())
                 stages, is_last = self._newest, self._is_over
             if stages != self._told:
-                self._tell(stages)
+                try:
+                    self._tell(stages)
+                except Exception:  # noqa: BLE001  # whatever it is, a preparation is not to hear of it
+                    return
             if is_last:
                 return
 
@@ -161,24 +179,29 @@ class Teller:
         return None if self._newest == self._told else max(0.0, self._next - time.monotonic())
 
     def _tell(self, stages: tuple[CasesAtStage, ...]) -> None:
-        whom = f"the owner of benchmark {self._answer.benchmark_id}"
-        body = NewProgress(
-            benchmark_id=self._answer.benchmark_id, preparation=self._answer.preparation, stages=stages
-        )
+        self._next = time.monotonic() + self._rest_seconds
+        if current_answer(self._ongoing) != self._answer:  # another was given meanwhile
+            self._told = stages
+            return
+        self._say(f"telling {self._whom}: {in_words(stages)}")
         try:
-            with undisturbed(self._home, self._ongoing):
-                if read_answer(self._ongoing) != self._answer:  # taken back meanwhile
-                    self._told = stages
-                    return
-                self._say(f"telling {whom}: {in_words(stages)}")
-                self._send(body)
-            self._told, self._fault = stages, ""
-        except (ClientError, OSError) as error:
-            if str(error) != self._fault:
-                self._fault = str(error)
-                self._say(f"{whom} could not be told: {error}")
-        finally:
-            self._next = time.monotonic() + self._rest_seconds
+            self._send(
+                NewProgress(benchmark_id=self._answer.benchmark_id, preparation=self._answer.number, stages=stages)
+            )
+        except ClientError as error:
+            if isinstance(error, Refused) and error.code == "progress_withdrawn":  # from another machine
+                answer = self._answer
+                keep_answer(
+                    self._home,
+                    self._ongoing,
+                    benchmark_id=answer.benchmark_id,
+                    user_id=answer.user_id,
+                    agrees=False,
+                )
+            self._say(f"{self._whom} was not told, as far as is known: {error}")
+        else:
+            self._told = stages
+        self._next = time.monotonic() + self._rest_seconds
 
 
 def _as_told(number: float | None) -> float | None:

@@ -70,7 +70,7 @@ ACCESS: Mapping[str, frozenset[Role]] = {
     # how far a preparation is, which the site that prepares tells the benchmark's owner and nobody else
     "POST /api/v1/progress": _LOGGED_IN,
     "GET /api/v1/progress": _LOGGED_IN,
-    "POST /api/v1/progress/{progress_id}/withdraw": _OWNER,
+    "POST /api/v1/progress/withdraw": _LOGGED_IN,
     # associations: the owner is the side that asked, the other side decides
     "POST /api/v1/associations": _EITHER_SIDE,
     "GET /api/v1/associations": _LOGGED_IN,

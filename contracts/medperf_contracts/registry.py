@@ -184,7 +184,7 @@ def _one_decimal(number: float) -> float:
 
 
 # Enough for how pipelines number stages (2, and -2.1 for what went wrong there), and little to hide a text in.
-StageNumber = Annotated[float, Field(gt=-100, lt=100), AfterValidator(_one_decimal)]
+StageNumber = Annotated[float, Field(gt=-100, lt=100, strict=True), AfterValidator(_one_decimal)]
 STAGES_MOST = 32
 
 
@@ -192,13 +192,14 @@ class CasesAtStage(Body):
     """How many cases are at a stage, by its number; None counts those whose stage has none."""
 
     stage: StageNumber | None
-    cases: Annotated[int, Field(ge=1, le=10**9)]
+    cases: Annotated[int, Field(ge=1, le=10**9, strict=True)]
 
 
 class NewProgress(Body):
     """How far a site's preparation for a benchmark is: numbers, and nothing else.
 
-    `preparation` is a random number of the site's own, the same each time it tells of the same preparation.
+    `preparation` is a random number of the site's own, the same each time it tells of the same preparation; once
+    that was taken back, another.
     """
 
     benchmark_id: Id
@@ -210,6 +211,17 @@ class NewProgress(Body):
         if len({one.stage for one in self.stages}) < len(self.stages):
             raise ValueError("each stage is counted once")
         return self
+
+
+class ProgressWithdrawal(Body):
+    """What a site wants forgotten, by the number by which it told of it, or may have told."""
+
+    benchmark_id: Id
+    preparation: UUID4
+
+
+class ProgressReceipt(ThingView):
+    """That something was told, or taken back: no numbers, since answers are kept for a day."""
 
 
 class ProgressView(ThingView):

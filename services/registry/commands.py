@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.registry import (
@@ -13,6 +13,7 @@ from medperf_contracts.registry import (
     NewContainer,
     NewDataset,
     NewProgress,
+    ProgressWithdrawal,
 )
 from services.kernel import clock, outbox
 from services.kernel.auth import Caller
@@ -23,9 +24,12 @@ from .domain.benchmarks import Benchmark
 from .domain.containers import Container
 from .domain.datasets import Dataset
 from .domain.progress import Progress
-from .errors import BenchmarkExists, ContainerExists
-from .queries import find_benchmark, find_container, find_dataset, find_progress
+from .errors import BenchmarkExists, ContainerExists, TooManyPreparations
+from .queries import find_benchmark, find_container, find_dataset
 from .tables import benchmarks, containers, datasets, progress
+
+# Of one person for one benchmark, with those that were taken back: more than any site prepares.
+PROGRESS_MOST = 200
 
 
 async def register_container(session: AsyncSession, caller: Caller, body: NewContainer) -> Container:
@@ -161,27 +165,43 @@ async def update_dataset(
 
 async def tell_progress(session: AsyncSession, caller: Caller, body: NewProgress) -> Progress:
     """Keep how far a preparation of the caller's is; no event, as no other service has a use for it."""
-    benchmark = await find_benchmark(session, caller, body.benchmark_id)
-    now = await clock.now(session)
-    there = await session.scalar(
-        select(Progress).where(progress.c.owner_id == caller.user_id, progress.c.preparation == body.preparation)
-    )
+    await find_benchmark(session, caller, body.benchmark_id)
+    found = await _progress_of(session, caller, body)
+    found.tell(body, at=await clock.now(session))
+    await session.flush()
+    return found
+
+
+async def withdraw_progress(session: AsyncSession, caller: Caller, body: ProgressWithdrawal) -> Progress:
+    """Forget how far a preparation is; what was told of it and is still on its way will be refused."""
+    found = await _progress_of(session, caller, body)
+    found.withdraw()
+    await session.flush()
+    return found
+
+
+async def _progress_of(session: AsyncSession, caller: Caller, body: NewProgress | ProgressWithdrawal) -> Progress:
+    """What the caller told of this preparation, or a row in which to keep it."""
+    is_own = progress.c.owner_id == caller.user_id
+    there = await session.scalar(select(Progress).where(is_own, progress.c.preparation == body.preparation))
     if there is not None:
-        there.tell(body, at=now)
-        await session.flush()
         return there
-    begun = Progress.begin(body, benchmark=benchmark, by=caller.user_id, owner_name=caller.name, at=now)
+    benchmark = await find_benchmark(session, caller, body.benchmark_id)
+    is_for_it = progress.c.benchmark_id == benchmark.id
+    known = await session.scalar(select(func.count()).select_from(progress).where(is_own, is_for_it))
+    if (known or 0) >= PROGRESS_MOST:
+        raise TooManyPreparations(f"You told of {PROGRESS_MOST} preparations for benchmark {benchmark.id}.")
+    begun = Progress.begin(
+        body.preparation,
+        benchmark=benchmark,
+        by=caller.user_id,
+        owner_name=caller.name,
+        at=await clock.now(session),
+    )
     twice = ChangedMeanwhile("You told of this preparation at this very moment.", hint="Send it again.")
     async with unique_or(session, twice):
         session.add(begun)
     return begun
-
-
-async def withdraw_progress(session: AsyncSession, caller: Caller, progress_id: int) -> Progress:
-    """Forget how far a preparation is, and that there is one."""
-    withdrawn = await find_progress(session, caller, progress_id)
-    await session.delete(withdrawn)
-    return withdrawn
 
 
 def _check_version(thing: outbox.Thing, name: str, expected: int) -> None:

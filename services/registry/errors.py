@@ -30,6 +30,16 @@ class PartsNotOperational(Conflict):
     hint = "The owner of each container named must bring it into operation and mark it valid."
 
 
+class ProgressWithdrawn(Conflict):
+    code = "progress_withdrawn"
+    hint = "It is told no more. If it is to be told again: medperf dataset prepare --send_progress"
+
+
+class TooManyPreparations(Conflict):
+    code = "too_many_preparations"
+    hint = "Take back what is of no use any more: medperf dataset progress --mine"
+
+
 class NothingRegisteredBehindUrl(Conflict):
     code = "nothing_registered_behind_url"
     hint = "A URL only says where something registered by its hash is found; to add a part, register anew."

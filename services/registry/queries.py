@@ -96,17 +96,6 @@ async def find_dataset(session: AsyncSession, caller: Caller, dataset_id: int) -
     return dataset
 
 
-async def find_progress(session: AsyncSession, caller: Caller, progress_id: int) -> Progress:
-    """How far a preparation is, where what the caller is to it admits them."""
-    found = await session.get(Progress, progress_id)
-    if found is None:
-        raise NoSuchThing(f"There is no progress {progress_id} that you may see.")
-    benchmark = await session.get_one(Benchmark, found.benchmark_id)
-    roles = found.roles_of(caller.user_id, benchmark_owner_id=benchmark.owner_id)
-    caller.require(roles, thing=f"progress {progress_id}")
-    return found
-
-
 async def browse_containers(
     session: AsyncSession, caller: Caller, wanted: ContainerFilter, asked: PageRequest
 ) -> Page[ContainerView]:
@@ -188,7 +177,8 @@ async def browse_progress(
     is_for_own = progress.c.benchmark_id.in_(
         select(benchmarks.c.id).where(benchmarks.c.owner_id == caller.user_id)
     )
-    query = select(Progress).where(is_own if mine else or_(is_own, is_for_own))
+    is_told = progress.c.is_withdrawn.is_(False)
+    query = select(Progress).where(is_told, is_own if mine else or_(is_own, is_for_own))
     if benchmark is not None:
         query = query.where(progress.c.benchmark_id == benchmark)
 

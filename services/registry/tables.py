@@ -114,7 +114,9 @@ progress = Table(
     Column("owner_id", BigInteger, nullable=False),
     Column("owner_name", String(64), nullable=False),
     Column("preparation", Uuid, nullable=False),
+    # Empty once it was taken back: the row stays, so that what was late on its way is refused.
     Column("stages", JSON, nullable=False),
+    Column("is_withdrawn", Boolean, nullable=False),
     Column("began_at", Instant, nullable=False),
     Column("told_at", Instant, nullable=False),
     UniqueConstraint("owner_id", "preparation"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,10 +15,10 @@ import pytest
 from containers.attack import eventually
 from medperf.case_report import CaseReport, Stage
 from medperf.datasets import Preparation, Source
-from medperf.errors import Busy, ServerUnreachable
+from medperf.errors import Refused, ServerUnreachable
 from medperf.home import Home
-from medperf.preparations import ANSWER, InPreparation
-from medperf.telling import Answer, Teller, in_words, keep_answer, numbers, read_answer, undisturbed
+from medperf.preparations import InPreparation
+from medperf.telling import ANSWERS, Answer, Teller, current_answer, in_words, keep_answer, numbers, read_answers
 from medperf_contracts.registry import NewProgress
 
 DOWN = ServerUnreachable("The server is down.", hint="Wait.")
@@ -74,7 +75,7 @@ class Ongoing:
         self.tellers: list[Teller] = []
 
     def answered(self, **changed: Any) -> Answer:
-        return keep_answer(self.preparation, **{"benchmark_id": 1, "user_id": 5, **changed})
+        return keep_answer(self.home, self.preparation, **{"benchmark_id": 1, "user_id": 5, **changed})
 
     def teller(self, send: Callable[[NewProgress], object] = lambda _: None) -> Teller:
         def sending(body: NewProgress) -> None:
@@ -111,7 +112,7 @@ def test_the_first_numbers_go_at_once_then_the_newest_after_each_rest_and_the_la
     teller.know(at(5))
     teller.end(wait_seconds=10)
     assert ongoing.stages == [1, 4, 5]
-    assert {(body.benchmark_id, body.preparation) for body in ongoing.sent} == {(1, ongoing.answer.preparation)}
+    assert {(body.benchmark_id, body.preparation) for body in ongoing.sent} == {(1, ongoing.answer.number)}
     assert ongoing.said == [f"telling the owner of benchmark 1: 1 at {stage}" for stage in (1, 4, 5)]
 
 
@@ -132,10 +133,11 @@ def test_a_server_that_does_not_answer_holds_nothing_up(ongoing: Ongoing) -> Non
         teller.know(at(stage))
     teller.end(wait_seconds=0.2)
     assert time.monotonic() - began < 10
+    assert "the server has not answered yet" in ongoing.said[-1]
     is_over.set()
 
 
-def test_what_did_not_arrive_is_said_once_and_tried_again_with_the_newest(ongoing: Ongoing) -> None:
+def test_what_did_not_arrive_is_said_and_tried_again_with_the_newest(ongoing: Ongoing) -> None:
     failures = iter([DOWN, DOWN])
 
     def fail_twice(_: NewProgress) -> None:
@@ -149,12 +151,47 @@ def test_what_did_not_arrive_is_said_once_and_tried_again_with_the_newest(ongoin
     assert eventually(lambda: ongoing.stages == [2])
     teller.end(wait_seconds=10)
     assert ongoing.stages == [2]
-    assert ongoing.said == [
-        "telling the owner of benchmark 1: 1 at 1",
-        "the owner of benchmark 1 could not be told: The server is down.",
-        "telling the owner of benchmark 1: 1 at 2",
-        "telling the owner of benchmark 1: 1 at 2",
-    ]
+    failed = "the owner of benchmark 1 was not told, as far as is known: The server is down."
+    told = [f"telling the owner of benchmark 1: 1 at {stage}" for stage in (1, 2, 2)]
+    assert ongoing.said == [told[0], failed, told[1], failed, told[2]]
+
+
+def test_what_was_taken_back_elsewhere_is_told_no_more_from_here(ongoing: Ongoing) -> None:
+    def refuse(_: NewProgress) -> None:
+        raise Refused("It was taken back.", hint="", code="progress_withdrawn", status=409)
+
+    teller = ongoing.teller(refuse)
+    teller.know(at(1))
+    assert eventually(lambda: len(ongoing.said) == 2)
+    assert (current := current_answer(ongoing.preparation)) is not None
+    assert not current.agrees
+    teller.know(at(2))
+    teller.end(wait_seconds=10)
+    assert len(ongoing.said) == 2
+
+
+def test_a_fault_of_any_kind_ends_the_telling_and_nothing_else(
+    ongoing: Ongoing, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: NewProgress) -> None:
+        raise RuntimeError("a fault")
+
+    teller = ongoing.teller(fail)
+    teller.know(at(1))
+    teller.end(wait_seconds=10)
+    assert capfd.readouterr().err == ""
+
+
+def test_after_it_was_abandoned_nothing_is_begun(ongoing: Ongoing) -> None:
+    is_over = threading.Event()
+    teller = ongoing.teller(lambda _: is_over.wait(60))
+    teller.know(at(1))
+    assert eventually(lambda: len(ongoing.said) == 1)
+    teller.know(at(2))
+    teller.abandon()
+    is_over.set()
+    teller.end(wait_seconds=10)
+    assert ongoing.stages == [1]
 
 
 @pytest.mark.parametrize("changed", [{"agrees": False}, {"benchmark_id": 2}, {"user_id": 6}], ids=str)
@@ -169,36 +206,33 @@ def test_nothing_more_is_told_once_the_answer_is_another(ongoing: Ongoing, chang
     assert len(ongoing.said) == 1
 
 
-def test_what_was_answered_does_not_change_while_something_is_told(ongoing: Ongoing) -> None:
-    """Else what is on its way could arrive after it was taken back."""
-    is_sending, is_over = threading.Event(), threading.Event()
-
-    def send(_: NewProgress) -> None:
-        is_sending.set()
-        is_over.wait(60)
-
-    teller = ongoing.teller(send)
-    teller.know(at(1))
-    assert is_sending.wait(10)
-    with pytest.raises(Busy), undisturbed(ongoing.home, ongoing.preparation):
-        pytest.fail("it is being told")
-    is_over.set()
-    teller.end(wait_seconds=10)
-    with undisturbed(ongoing.home, ongoing.preparation):
-        assert ongoing.stages == [1]
-
-
-def test_an_answer_that_cannot_be_read_is_no_agreement(ongoing: Ongoing) -> None:
+@pytest.mark.parametrize("kind", ["malformed", "folder", "pipe", "endless", "link"])
+def test_answers_that_cannot_be_read_are_no_agreement(ongoing: Ongoing, tmp_path: Path, kind: str) -> None:
     teller = ongoing.teller()
-    (ongoing.preparation.folder / ANSWER).write_text("agrees: [")
-    assert read_answer(ongoing.preparation) is None
+    file = ongoing.preparation.folder / ANSWERS
+    elsewhere = file.rename(tmp_path / "elsewhere")
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "endless":
+        file.symlink_to("/dev/zero")
+    elif kind == "link":
+        file.symlink_to(elsewhere)
+    else:
+        file.write_text("agrees: [")
+    assert read_answers(ongoing.preparation) == ()
     teller.know(at(1))
     teller.end(wait_seconds=10)
     assert ongoing.sent == []
 
 
-def test_the_number_by_which_it_is_told_of_stays_for_one_person_and_benchmark(ongoing: Ongoing) -> None:
-    first = ongoing.answer.preparation
-    assert ongoing.answered(agrees=False).preparation == first
-    assert ongoing.answered(agrees=True).preparation == first
-    assert ongoing.answered(agrees=True, user_id=6).preparation != first
+def test_an_answer_is_of_one_preparation_and_benchmark_and_each_has_a_number_of_its_own(ongoing: Ongoing) -> None:
+    assert current_answer(ongoing.preparation) == ongoing.answer
+    for changed in ({"begun_at": datetime.now(UTC)}, {"benchmark_id": 2}):
+        assert current_answer(ongoing.preparation.model_copy(update=changed)) is None
+    ongoing.answered(agrees=False)
+    ongoing.answered(agrees=True)
+    given = read_answers(ongoing.preparation)
+    assert [one.agrees for one in given] == [True, False, True]
+    assert len({one.number for one in given}) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -239,9 +240,10 @@ CASES: tuple[Case, ...] = (
     Case("POST /api/v1/progress", lambda whole: Call("progress", whole.new_progress(whole.closed_scores))),
     Case("GET /api/v1/progress", _fixed("progress")),
     Case(
-        "POST /api/v1/progress/{progress_id}/withdraw",
-        _on("progress/{}/withdraw", lambda whole: whole.progress(SITE, whole.closed_scores)),
-        SITE_AND_COMMITTEE,
+        "POST /api/v1/progress/withdraw",
+        lambda whole: Call(
+            "progress/withdraw", {"benchmark_id": whole.closed_scores, "preparation": str(uuid.uuid4())}
+        ),
     ),
     Case(
         "POST /api/v1/associations",

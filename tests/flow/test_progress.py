@@ -22,6 +22,7 @@ from medperf.errors import LoginRequired
 from medperf.home import Home
 from medperf.manifest import Role
 from medperf.preparations import InPreparation, preparations
+from medperf.telling import ANSWERS
 from peers.people import (
     PASSWORD,
     Parts,
@@ -174,6 +175,9 @@ def test_the_benchmarks_owner_is_told_the_numbers_and_nothing_else_reaches_the_s
     world.again(code=0)
     [mine] = world.told(world.site)
     assert (mine["id"], mine["stages"]) == (shown["id"], [{"stage": 8.0, "cases": 3}])
+    # That stays until it is taken back, and then nothing is left of it.
+    world.site.do("dataset", "withdraw_progress", "mine")
+    assert world.told(world.site) == []
 
 
 @pytest.mark.parametrize("option", [(), ("--yes",), ("--no_send_progress",)], ids=str)
@@ -185,13 +189,13 @@ def test_nobody_is_told_where_nobody_agreed(world: World, option: tuple[str, ...
     assert (asked_for in said) == (option != ("--no_send_progress",))
 
 
-@pytest.mark.parametrize(("answer", "is_told"), [("n", False), ("", False), ("y", True)])
+@pytest.mark.parametrize(("answer", "is_told"), [("n", False), ("", False), ("\4", False), ("y", True)])
 def test_in_a_terminal_it_is_asked_once_for_each_preparation(world: World, answer: str, is_told: bool) -> None:
     terminal = world.site.at_a_terminal(f"{MEDPERF} {' '.join(world.create)}")
     terminal.expect("No names, no texts, nothing")
     terminal.expect("Tell them")
     assert world.stages() == []
-    terminal.sendline(answer)
+    terminal.send(answer if answer == "\4" else f"{answer}\n")
     terminal.expect(pexpect.EOF)
     assert world.stages() == [NOW] * is_told
     again = world.site.at_a_terminal(f"{MEDPERF} dataset prepare --data_uid {world.ongoing.uid}")
@@ -228,7 +232,7 @@ def test_what_was_told_can_be_taken_back_and_is_told_no_more(world: World) -> No
     assert world.stages() == world.told(world.site) == []
     world.again()
     assert world.stages() == []
-    assert "Nothing of it was on the server" in world.site.do("dataset", "withdraw_progress", "mine")
+    world.site.do("dataset", "withdraw_progress", "mine")
     world.again("--send_progress")
     assert world.stages() == [NOW]
     [mine] = world.told(world.site, "--mine")
@@ -270,7 +274,7 @@ def test_a_name_that_two_preparations_have_takes_neither_back(world: World) -> N
     world.prepared(*world.create, "--send_progress")
     assert world.stages() == [NOW, NOW]
     world.site.try_to("dataset", "withdraw_progress", "mine")
-    assert (world.site.code, "more than one" in world.site.said) == (2, True)
+    assert (world.site.code, "More than one was told of" in world.site.said) == (2, True)
     assert world.stages() == [NOW, NOW]
     for one in world.told(world.site):
         world.site.do("dataset", "withdraw_progress", one["id"])
@@ -283,6 +287,45 @@ def test_what_is_taken_back_while_a_command_prepares_is_not_told_again_by_it(wor
     world.site.do("dataset", "withdraw_progress", world.ongoing.uid)
     said, _ = command.communicate(timeout=60)
     assert "3 cases: 1 at -5.1 MANUAL_REVIEW_REQUIRED, 2 at 8 DONE" in said
+    assert world.stages() == []
+
+
+def test_what_is_taken_back_on_another_machine_is_not_told_again_by_this_one(world: World, tmp_path: Path) -> None:
+    (world.data / "case2.txt").write_text("slow 8")
+    command = world.begin()
+    laptop = Person(
+        world.site.name, tmp_path / "laptop", world.server.url, world.site.monkeypatch, world.site.capsys
+    )
+    log_in(laptop)
+    [told] = world.told(laptop, "--mine")
+    assert "Taken back" in laptop.do("dataset", "withdraw_progress", told["id"])
+    said, _ = command.communicate(timeout=60)
+    assert "was taken back" in said
+    assert world.stages() == []
+    assert "telling" not in world.again()
+
+
+def test_whoever_logs_in_meanwhile_tells_nothing(world: World) -> None:
+    (world.data / "case2.txt").write_text("slow 8")
+    command = world.begin()
+    before = world.stages()
+    with Gateway(world.home) as gateway:
+        gateway.login(world.other.name, PASSWORD)
+    said, _ = command.communicate(timeout=60)
+    assert f"{world.other.name} is logged in here now" in said
+    assert (world.stages(), world.told(world.other)) == (before, [])
+
+
+def test_of_another_person_on_the_machine_nothing_is_lost_that_was_told(world: World) -> None:
+    world.prepared(*world.create, "--send_progress")
+    with Gateway(world.home) as gateway:
+        gateway.login(world.other.name, PASSWORD)
+    world.again("--no_send_progress")
+    assert "theirs to take back" in world.site.do("dataset", "withdraw_progress", world.ongoing.uid)
+    assert world.stages() == [NOW]
+    with Gateway(world.home) as gateway:
+        gateway.login(world.site.name, PASSWORD)
+    assert "Taken back" in world.site.do("dataset", "withdraw_progress", world.ongoing.uid)
     assert world.stages() == []
 
 
@@ -302,6 +345,18 @@ def test_another_preparation_of_the_same_data_is_asked_for_anew(world: World) ->
     said = world.prepared(*world.create)
     assert "telling" not in said
     assert "is not told how far it is" in said
+    assert world.stages() == [[{"stage": 8.0, "cases": 3}]]
+    world.site.do("dataset", "withdraw_progress", world.ongoing.uid)
+    assert world.stages() == []
+
+
+def test_an_answer_that_cannot_be_kept_stops_no_preparation(world: World) -> None:
+    world.prepared(*world.create)
+    (world.ongoing.folder / ANSWERS).mkdir()
+    said = world.again("--send_progress")
+    assert "the answer could not be kept" in said
+    assert "'sanity_check' ended with exit code 4" in said
+    assert world.stages() == []
 
 
 def test_a_server_that_is_gone_does_not_stop_a_preparation(world: World) -> None:
@@ -313,6 +368,6 @@ def test_a_server_that_is_gone_does_not_stop_a_preparation(world: World) -> None
     finally:
         world.server.start()
     assert command.returncode == 7
-    assert said.count("could not be told") == 1
+    assert "was not told, as far as is known" in said
     assert "'sanity_check' ended with exit code 4" in said
     assert world.stages() == [[{"stage": -5.1, "cases": 1}, {"stage": 8.0, "cases": 1}]]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from httpx import Response
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.access import Role
@@ -71,21 +72,20 @@ def told(peer: Peer, *, by: int, admin: bool = False, query: str = "") -> list[d
 
 def test_what_a_site_tells_is_shown_to_it_and_to_the_benchmarks_owner_and_to_nobody_else(peer: Peer) -> None:
     response = peer.call("POST", PROGRESS, TOLD, by=SITE)
-    assert response.headers["Medperf-Version"] == "progress/1@1"
-    shown = done(response)
+    assert response.headers["Medperf-Version"].startswith("progress/1@")
+    assert set(done(response)) == {"id", "version"}
+    [shown] = told(peer, by=SITE)
     assert (shown["benchmark_id"], shown["owner_id"], shown["owner_name"]) == (1, SITE, f"user{SITE}")
-    assert shown["stages"] == HALFWAY
-    assert shown["began_at"] == shown["told_at"]
-    assert told(peer, by=COMMITTEE) == told(peer, by=SITE) == [shown]
+    assert (shown["stages"], shown["preparation"]) == (HALFWAY, PREPARATION)
+    assert told(peer, by=COMMITTEE) == [shown]
     assert told(peer, by=STRANGER) == told(peer, by=ADMIN, admin=True) == []
 
 
 def test_what_is_told_later_takes_the_place_of_what_was_told_before(peer: Peer) -> None:
     first = done(peer.call("POST", PROGRESS, TOLD, by=SITE))
-    response = peer.call("POST", PROGRESS, TOLD | {"stages": NEARLY}, by=SITE)
-    assert response.headers["Medperf-Version"] == "progress/1@2"
-    assert told(peer, by=COMMITTEE) == [done(response)]
-    assert done(response) == first | {"version": 2, "stages": NEARLY, "told_at": done(response)["told_at"]}
+    then = done(peer.call("POST", PROGRESS, TOLD | {"stages": NEARLY}, by=SITE))
+    assert (then["id"], then["version"] > first["version"]) == (first["id"], True)
+    assert [one["stages"] for one in told(peer, by=COMMITTEE)] == [NEARLY]
 
 
 def test_another_site_with_the_same_number_has_a_progress_of_its_own(peer: Peer) -> None:
@@ -127,6 +127,9 @@ def test_of_a_benchmark_that_a_site_may_not_see_nothing_is_told(peer: Peer) -> N
         {"stages": [{"stage": 2, "cases": 0}]},
         {"stages": [{"stage": 2, "cases": 10**9 + 1}]},
         {"stages": [{"stage": 2, "cases": 1, "name": "Annotated"}]},
+        {"stages": [{"stage": "2", "cases": 1}]},
+        {"stages": [{"stage": True, "cases": 1}]},
+        {"stages": [{"stage": 2, "cases": "3"}]},
         {"preparation": "patient 17"},
         {"comment": "patient 17"},
     ],
@@ -137,20 +140,65 @@ def test_nothing_but_numbers_of_stages_is_taken(peer: Peer, changed: dict[str, A
     assert told(peer, by=SITE) == []
 
 
-def test_what_is_taken_back_is_gone_and_can_be_told_again(peer: Peer) -> None:
+WITHDRAWN = {"benchmark_id": 1, "preparation": PREPARATION}
+
+
+def test_what_is_taken_back_is_gone_for_good_also_what_is_late_on_its_way(peer: Peer) -> None:
     done(peer.call("POST", PROGRESS, TOLD, by=SITE))
-    refused(peer.call("POST", f"{PROGRESS}/1/withdraw", by=COMMITTEE), 403, "not_allowed")
-    refused(peer.call("POST", f"{PROGRESS}/1/withdraw", by=STRANGER), 404, "no_such_thing")
-    assert done(peer.call("POST", f"{PROGRESS}/1/withdraw", by=SITE))["id"] == 1
-    assert told(peer, by=COMMITTEE) == told(peer, by=SITE) == []
-    refused(peer.call("POST", f"{PROGRESS}/1/withdraw", by=SITE), 404, "no_such_thing")
-    assert done(peer.call("POST", PROGRESS, TOLD, by=SITE))["id"] == 2
+    for _ in range(2):
+        done(peer.call("POST", f"{PROGRESS}/withdraw", WITHDRAWN, by=SITE))
+        assert told(peer, by=COMMITTEE) == told(peer, by=SITE) == []
+        refused(peer.call("POST", PROGRESS, TOLD | {"stages": NEARLY}, by=SITE), 409, "progress_withdrawn")
+    assert told(peer, by=COMMITTEE) == []
+    # Told anew it is another.
+    done(peer.call("POST", PROGRESS, TOLD | {"preparation": str(uuid.uuid4())}, by=SITE))
+    assert [one["stages"] for one in told(peer, by=COMMITTEE)] == [HALFWAY]
+
+
+def test_it_can_be_taken_back_before_it_arrives(peer: Peer) -> None:
+    done(peer.call("POST", f"{PROGRESS}/withdraw", WITHDRAWN, by=SITE))
+    refused(peer.call("POST", PROGRESS, TOLD, by=SITE), 409, "progress_withdrawn")
+    assert told(peer, by=COMMITTEE) == []
+
+
+def test_nobody_takes_back_what_another_told(peer: Peer) -> None:
+    done(peer.call("POST", PROGRESS, TOLD, by=SITE))
+    for other in (COMMITTEE, STRANGER):
+        done(peer.call("POST", f"{PROGRESS}/withdraw", WITHDRAWN, by=other))
+    assert [one["owner_id"] for one in told(peer, by=COMMITTEE)] == [SITE]
+
+
+@pytest.mark.only_on("sqlite", because="it reads the database's file")
+def test_nothing_of_what_is_taken_back_is_kept_not_even_in_the_answers_of_before(peer: Peer) -> None:
+    stages = [{"stage": 77.7, "cases": 123_456_789}]
+
+    async def kept() -> str:
+        async with peer.service.database.read() as session:
+            rows = []
+            for table in ("progress", "idempotency_key", "outbox"):
+                rows += (await session.execute(text(f"SELECT * FROM {table}"))).all()
+            return str(rows)
+
+    done(peer.call("POST", PROGRESS, TOLD | {"stages": stages}, by=SITE))
+    assert "123456789" in peer.run(kept())
+    done(peer.call("POST", f"{PROGRESS}/withdraw", WITHDRAWN, by=SITE))
+    assert "123456789" not in peer.run(kept())
+
+
+def test_one_person_cannot_tell_of_preparations_without_end(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "PROGRESS_MOST", 2)
+    for _ in range(2):
+        body = TOLD | {"preparation": str(uuid.uuid4())}
+        done(peer.call("POST", PROGRESS, body, by=SITE))
+    refused(peer.call("POST", PROGRESS, TOLD, by=SITE), 409, "too_many_preparations")
+    done(peer.call("POST", PROGRESS, body | {"stages": NEARLY}, by=SITE))
+    done(peer.call("POST", PROGRESS, TOLD, by=STRANGER))
 
 
 def test_no_event_tells_of_it(peer: Peer) -> None:
     recorded = peer.events()
     done(peer.call("POST", PROGRESS, TOLD, by=SITE))
-    done(peer.call("POST", f"{PROGRESS}/1/withdraw", by=SITE))
+    done(peer.call("POST", f"{PROGRESS}/withdraw", WITHDRAWN, by=SITE))
     assert peer.events() == recorded
 
 
@@ -161,7 +209,7 @@ def test_a_twin_that_the_look_cannot_see_is_refused_by_the_unique_index(peer: Pe
     async def beside_its_twin(session: AsyncSession) -> None:
         benchmark = await session.get_one(Benchmark, 1)
         at = datetime(2026, 1, 1, tzinfo=UTC)
-        session.add(Progress.begin(new, benchmark=benchmark, by=SITE, owner_name="site", at=at))
+        session.add(Progress.begin(new.preparation, benchmark=benchmark, by=SITE, owner_name="site", at=at))
         await commands.tell_progress(session, site, new)
 
     async def tell() -> None:

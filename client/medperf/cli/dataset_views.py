@@ -118,10 +118,10 @@ def view(session: Session, dataset_uid: str, local: bool, as_json_text: bool) ->
 
     if dataset_uid.startswith(PREPARATION_PREFIX):
         from medperf.preparations import find_preparation
-        from medperf.telling import read_answer
+        from medperf.telling import current_answer
 
         found = find_preparation(session.home, dataset_uid)
-        answer = read_answer(found)
+        answer = current_answer(found)
         whole = {**found.model_dump(mode="json"), "folder": str(found.work), "state": "in preparation"}
         is_told = answer is not None and answer.agrees
         print_view(

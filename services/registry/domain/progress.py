@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from medperf_contracts.access import Role
 from medperf_contracts.registry import NewProgress
 
+from ..errors import ProgressWithdrawn
 from .benchmarks import Benchmark
 
 
@@ -24,30 +24,33 @@ class Progress:
     owner_name: str
     preparation: UUID
     stages: list[dict[str, Any]]
+    is_withdrawn: bool
     began_at: datetime
     told_at: datetime
 
     @classmethod
-    def begin(cls, new: NewProgress, *, benchmark: Benchmark, by: int, owner_name: str, at: datetime) -> Progress:
-        """The first that is told of a preparation."""
+    def begin(cls, preparation: UUID, *, benchmark: Benchmark, by: int, owner_name: str, at: datetime) -> Progress:
+        """A preparation of which nothing was told yet."""
         return cls(
             benchmark_id=benchmark.id,
             owner_id=by,
             owner_name=owner_name,
-            preparation=new.preparation,
-            stages=[one.as_sent() for one in new.stages],
+            preparation=preparation,
+            stages=[],
+            is_withdrawn=False,
             began_at=at,
             told_at=at,
         )
 
     def tell(self, new: NewProgress, *, at: datetime) -> None:
-        """What is told later takes the place of what was told before, also where that was of another benchmark."""
+        """What is told later takes the place of what was told before; what was taken back is never told again."""
+        if self.is_withdrawn:
+            raise ProgressWithdrawn("What was told of this preparation was taken back.")
         self.benchmark_id = new.benchmark_id
         self.stages = [one.as_sent() for one in new.stages]
         self.told_at = at
 
-    def roles_of(self, user_id: int, *, benchmark_owner_id: int) -> set[Role]:
-        """What a person is to this preparation."""
-        if user_id == self.owner_id:
-            return {Role.OWNER}
-        return {Role.OTHER_SIDE} if user_id == benchmark_owner_id else set()
+    def withdraw(self) -> None:
+        """Forget the numbers, for good."""
+        self.stages = []
+        self.is_withdrawn = True

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("owner_name", sa.String(64), nullable=False),
         sa.Column("preparation", sa.Uuid, nullable=False),
         sa.Column("stages", sa.JSON, nullable=False),
+        sa.Column("is_withdrawn", sa.Boolean, nullable=False),
         sa.Column("began_at", sa.BigInteger, nullable=False),
         sa.Column("told_at", sa.BigInteger, nullable=False),
         sa.ForeignKeyConstraint(["benchmark_id"], ["benchmarks.id"], name="fk_progress_benchmark_id"),
