@@ -39,7 +39,6 @@ _KINDS = {
     "containers": "container",
     "benchmarks": "benchmark",
     "datasets": "dataset",
-    "progress": "progress",
     "associations": "association",
     "results": "result",
 }

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pydantic import UUID4, BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -14,13 +15,15 @@ from medperf import safe_yaml
 from medperf.case_report import CaseReport
 from medperf.datasets import hold
 from medperf.engines.outputs import read_output
-from medperf.errors import ClientError, IntegrityError, Refused
+from medperf.errors import Busy, ClientError, IntegrityError, Refused
 from medperf.files import write_atomically
 from medperf.home import Home
 from medperf.preparations import InPreparation
 from medperf_contracts.registry import CasesAtStage, NewProgress, StageNumber
 
 ANSWERS = "telling.yaml"
+# What the server says of a number by which it was told before.
+WITHDRAWN = "progress_withdrawn"
 # Preparation takes hours and days: nobody needs it sooner, and a container that would hide a text in its numbers
 # gets out little.
 REST_SECONDS = 600.0
@@ -133,6 +136,7 @@ class Teller:
         self._told: tuple[CasesAtStage, ...] = ()
         self._next = 0.0
         self._is_over = False
+        self._is_abandoned = False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -154,8 +158,7 @@ class Teller:
     def abandon(self) -> None:
         """Begin to tell nothing more."""
         with self._changed:
-            self._newest = self._told
-            self._is_over = True
+            self._is_abandoned = self._is_over = True
             self._changed.notify()
 
     def _work(self) -> None:
@@ -164,10 +167,13 @@ class Teller:
                 while not (self._is_over or self._is_due()):
                     self._changed.wait(self._seconds_to_wait())
                 stages, is_last = self._newest, self._is_over
+            if self._is_abandoned:
+                return
             if stages != self._told:
                 try:
-                    self._tell(stages)
-                except Exception:  # noqa: BLE001  # whatever it is, a preparation is not to hear of it
+                    if not self._tell(stages):
+                        return
+                except OSError:  # there is nowhere left to say it
                     return
             if is_last:
                 return
@@ -178,30 +184,30 @@ class Teller:
     def _seconds_to_wait(self) -> float | None:
         return None if self._newest == self._told else max(0.0, self._next - time.monotonic())
 
-    def _tell(self, stages: tuple[CasesAtStage, ...]) -> None:
-        self._next = time.monotonic() + self._rest_seconds
-        if current_answer(self._ongoing) != self._answer:  # another was given meanwhile
-            self._told = stages
-            return
+    def _tell(self, stages: tuple[CasesAtStage, ...]) -> bool:
+        """Tell these, if that is agreed to still; whether more may be told after them."""
+        answer = self._answer
+        if current_answer(self._ongoing) != answer:
+            return False
         self._say(f"telling {self._whom}: {in_words(stages)}")
         try:
-            self._send(
-                NewProgress(benchmark_id=self._answer.benchmark_id, preparation=self._answer.number, stages=stages)
-            )
-        except ClientError as error:
-            if isinstance(error, Refused) and error.code == "progress_withdrawn":  # from another machine
-                answer = self._answer
-                keep_answer(
-                    self._home,
-                    self._ongoing,
-                    benchmark_id=answer.benchmark_id,
-                    user_id=answer.user_id,
-                    agrees=False,
-                )
-            self._say(f"{self._whom} was not told, as far as is known: {error}")
-        else:
+            self._send(NewProgress(benchmark_id=answer.benchmark_id, preparation=answer.number, stages=stages))
             self._told = stages
+        except ClientError as error:
+            self._say(f"{self._whom} was not told, as far as is known: {error}")
+            if isinstance(error, Refused) and error.code == WITHDRAWN:
+                self._heed_withdrawal()
+                return False
         self._next = time.monotonic() + self._rest_seconds
+        return True
+
+    def _heed_withdrawal(self) -> None:
+        """It was taken back elsewhere: later commands here are not to tell either."""
+        answer = self._answer
+        with suppress(Busy):  # another answer is being kept at this moment, and that one counts
+            keep_answer(
+                self._home, self._ongoing, benchmark_id=answer.benchmark_id, user_id=answer.user_id, agrees=False
+            )
 
 
 def _as_told(number: float | None) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.registry import (
@@ -28,7 +28,7 @@ from .errors import BenchmarkExists, ContainerExists, TooManyPreparations
 from .queries import find_benchmark, find_container, find_dataset
 from .tables import benchmarks, containers, datasets, progress
 
-# Of one person for one benchmark, with those that were taken back: more than any site prepares.
+# Of one person for one benchmark: more than any site prepares.
 PROGRESS_MOST = 200
 
 
@@ -165,7 +165,11 @@ async def update_dataset(
 
 async def tell_progress(session: AsyncSession, caller: Caller, body: NewProgress) -> Progress:
     """Keep how far a preparation of the caller's is; no event, as no other service has a use for it."""
-    await find_benchmark(session, caller, body.benchmark_id)
+    is_told = and_(progress.c.owner_id == caller.user_id, progress.c.is_withdrawn.is_(False))
+    is_another = and_(progress.c.benchmark_id == body.benchmark_id, progress.c.preparation != body.preparation)
+    others = await session.scalar(select(func.count()).select_from(progress).where(is_told, is_another))
+    if (others or 0) >= PROGRESS_MOST:
+        raise TooManyPreparations(f"You tell of {PROGRESS_MOST} preparations for benchmark {body.benchmark_id}.")
     found = await _progress_of(session, caller, body)
     found.tell(body, at=await clock.now(session))
     await session.flush()
@@ -181,16 +185,17 @@ async def withdraw_progress(session: AsyncSession, caller: Caller, body: Progres
 
 
 async def _progress_of(session: AsyncSession, caller: Caller, body: NewProgress | ProgressWithdrawal) -> Progress:
-    """What the caller told of this preparation, or a row in which to keep it."""
-    is_own = progress.c.owner_id == caller.user_id
-    there = await session.scalar(select(Progress).where(is_own, progress.c.preparation == body.preparation))
+    """What the caller told of this preparation to the benchmark's owner, or a row in which to keep it."""
+    benchmark = await find_benchmark(session, caller, body.benchmark_id)
+    there = await session.scalar(
+        select(Progress).where(
+            progress.c.owner_id == caller.user_id,
+            progress.c.benchmark_id == benchmark.id,
+            progress.c.preparation == body.preparation,
+        )
+    )
     if there is not None:
         return there
-    benchmark = await find_benchmark(session, caller, body.benchmark_id)
-    is_for_it = progress.c.benchmark_id == benchmark.id
-    known = await session.scalar(select(func.count()).select_from(progress).where(is_own, is_for_it))
-    if (known or 0) >= PROGRESS_MOST:
-        raise TooManyPreparations(f"You told of {PROGRESS_MOST} preparations for benchmark {benchmark.id}.")
     begun = Progress.begin(
         body.preparation,
         benchmark=benchmark,

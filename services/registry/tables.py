@@ -119,7 +119,7 @@ progress = Table(
     Column("is_withdrawn", Boolean, nullable=False),
     Column("began_at", Instant, nullable=False),
     Column("told_at", Instant, nullable=False),
-    UniqueConstraint("owner_id", "preparation"),
+    UniqueConstraint("owner_id", "benchmark_id", "preparation"),
     sqlite_autoincrement=True,
 )
 

@@ -157,6 +157,13 @@ def test_an_empty_folder_is_named(person: Person, place: str) -> None:
     assert person.site.journal.runs() == []
 
 
+def test_telling_of_a_preparation_that_does_not_report_is_refused_before_it_runs(person: Person) -> None:
+    given = ("--data_path", str(person.site.data), "--labels_path", str(person.site.labels), "--benchmark", "1")
+    code = person.types("dataset", "create", "--name", "mine", *given, "--send_progress")
+    person.is_refused(code, UsageError, "does not report case by case", "Leave out --send_progress")
+    assert person.site.journal.runs() == []
+
+
 @pytest.mark.parametrize("target", ["/etc/passwd", "../outside.txt", "/etc"])
 def test_a_link_that_leaves_the_input_is_named_and_not_followed(person: Person, target: str) -> None:
     (person.site.folder / "raw" / "outside.txt").write_text("another's")

@@ -170,15 +170,16 @@ def test_what_was_taken_back_elsewhere_is_told_no_more_from_here(ongoing: Ongoin
     assert len(ongoing.said) == 2
 
 
-def test_a_fault_of_any_kind_ends_the_telling_and_nothing_else(
+def test_where_nothing_can_be_said_nothing_is_told_and_nothing_else_ends(
     ongoing: Ongoing, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: NewProgress) -> None:
-        raise RuntimeError("a fault")
+    def broken(_: str) -> None:
+        raise BrokenPipeError
 
-    teller = ongoing.teller(fail)
+    teller = Teller(ongoing.home, ongoing.preparation, ongoing.answer, ongoing.sent.append, broken)
     teller.know(at(1))
     teller.end(wait_seconds=10)
+    assert ongoing.sent == []
     assert capfd.readouterr().err == ""
 
 

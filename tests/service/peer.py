@@ -153,3 +153,24 @@ def envelope_of(event: Event, *, version: int = 1, event_id: uuid.UUID | None = 
         aggregateversion=version,
         data=event.model_dump(mode="json"),
     )
+
+
+def made(response: httpx.Response) -> int:
+    """The ID of what was made."""
+    assert response.status_code == 201, response.text
+    return int(response.json()["id"])
+
+
+def done(response: httpx.Response) -> dict[str, Any]:
+    """What is answered to what was done."""
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """How it was refused: as this, with what to do next."""
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+    assert response.json()["hint"]
+    body: dict[str, Any] = response.json()
+    return body

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from httpx import Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from medperf_contracts.access import Role
 from medperf_contracts.registry import STAGES_MOST, NewProgress
 from service.facts import ADMIN, COMMITTEE, SITE, STRANGER
-from service.peer import Peer
+from service.peer import Peer, done, made, refused
 from services.kernel.auth import Caller
 from services.kernel.errors import ChangedMeanwhile
 from services.kernel.service import Definition
@@ -47,22 +46,6 @@ def peer(start: Callable[[Definition], Peer]) -> Peer:
     done(peer.call("POST", "/api/v1/benchmarks/1/set-operational", by=COMMITTEE))
     done(peer.call("POST", "/api/v1/benchmarks/1/approve", by=ADMIN, admin=True))
     return peer
-
-
-def made(response: Response) -> int:
-    assert response.status_code == 201, response.text
-    return int(response.json()["id"])
-
-
-def done(response: Response) -> dict[str, Any]:
-    assert response.status_code == 200, response.text
-    body: dict[str, Any] = response.json()
-    return body
-
-
-def refused(response: Response, status: int, code: str) -> None:
-    assert (response.status_code, response.json()["code"]) == (status, code), response.text
-    assert response.json()["hint"]
 
 
 def told(peer: Peer, *, by: int, admin: bool = False, query: str = "") -> list[dict[str, Any]]:
@@ -193,6 +176,19 @@ def test_one_person_cannot_tell_of_preparations_without_end(peer: Peer, monkeypa
     refused(peer.call("POST", PROGRESS, TOLD, by=SITE), 409, "too_many_preparations")
     done(peer.call("POST", PROGRESS, body | {"stages": NEARLY}, by=SITE))
     done(peer.call("POST", PROGRESS, TOLD, by=STRANGER))
+    # As the refusal advises.
+    done(peer.call("POST", f"{PROGRESS}/withdraw", WITHDRAWN | {"preparation": body["preparation"]}, by=SITE))
+    done(peer.call("POST", PROGRESS, TOLD, by=SITE))
+
+
+def test_what_is_told_to_one_benchmarks_owner_is_not_taken_from_anothers(peer: Peer) -> None:
+    for_its_own = TOLD | {"benchmark_id": 2, "stages": NEARLY}
+    done(peer.call("POST", PROGRESS, TOLD, by=COMMITTEE))
+    done(peer.call("POST", PROGRESS, for_its_own, by=COMMITTEE))
+    assert [(one["benchmark_id"], one["stages"]) for one in told(peer, by=COMMITTEE)] == [
+        (1, HALFWAY),
+        (2, NEARLY),
+    ]
 
 
 def test_no_event_tells_of_it(peer: Peer) -> None:

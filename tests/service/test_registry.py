@@ -29,7 +29,7 @@ from medperf_contracts.registry import NewBenchmark, NewContainer, NewDataset
 from medperf_contracts.versions import SEEN_HEADER
 from service import facts
 from service.facts import ADMIN, COMMITTEE, MODEL_OWNER, SITE, STRANGER
-from service.peer import Peer
+from service.peer import Peer, done, made, refused
 from services.kernel.auth import Caller
 from services.kernel.errors import AppError, ChangedMeanwhile
 from services.kernel.service import Definition
@@ -70,24 +70,6 @@ DATASET = {
 def peer(start: Callable[[Definition], Peer]) -> Peer:
     """The service, empty."""
     return start(DEFINITION)
-
-
-def made(response: Response) -> int:
-    assert response.status_code == 201, response.text
-    return int(response.json()["id"])
-
-
-def done(response: Response) -> dict[str, Any]:
-    assert response.status_code == 200, response.text
-    body: dict[str, Any] = response.json()
-    return body
-
-
-def refused(response: Response, status: int, code: str) -> dict[str, Any]:
-    assert (response.status_code, response.json()["code"]) == (status, code), response.text
-    assert response.json()["hint"]
-    body: dict[str, Any] = response.json()
-    return body
 
 
 def register_container(peer: Peer, name: str, *, by: int = COMMITTEE, operational: bool = True) -> int:

@@ -77,11 +77,18 @@ def prepared(
     send_progress: bool | None,
 ) -> LocalDataset:
     """Prepare data, showing how far its cases are; where it does not end well, say what to do with its work."""
+    from medperf.errors import UsageError
     from medperf.preparation import prepare
+    from medperf.preparations import reports_by_case
 
     from .case_progress import watched
     from .telling import told
 
+    if send_progress and not reports_by_case(container.manifest):
+        raise UsageError(
+            f"Container {container.id} ({container.name}) does not report case by case: nothing could be told.",
+            hint="Leave out --send_progress.",
+        )
     begun: list[InPreparation] = []
 
     @contextmanager

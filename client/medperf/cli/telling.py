@@ -215,6 +215,7 @@ def withdraw_progress(session: Session, preparation: str) -> None:
             continue
         body = ProgressWithdrawal(benchmark_id=benchmark_id, preparation=number)
         session.gateway.post("/progress/withdraw", body, ProgressReceipt)
+    for benchmark_id in sorted({benchmark_id for benchmark_id, user_id in numbers.values() if user_id == mine}):
         click.echo(f"Taken back: the owner of benchmark {benchmark_id} is not shown it any more.")
 
 

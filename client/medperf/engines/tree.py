@@ -15,7 +15,8 @@ from medperf.errors import ContainerFailed
 T = TypeVar("T")
 
 _KIB = 1024
-# Each kind of look may take at most this part of the time, however much there is to look at.
+# Each kind of look may take at most this part of the time, however much there is to look at; but where a run is
+# about to be ended for what was seen, it is looked at again at once.
 _LOOKING_SHARE = 0.1
 _INTERVAL_SECONDS = 0.1
 # One is looked at after the other: what they share counts whole in one that outlives the others in between.

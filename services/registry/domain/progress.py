@@ -46,7 +46,6 @@ class Progress:
         """What is told later takes the place of what was told before; what was taken back is never told again."""
         if self.is_withdrawn:
             raise ProgressWithdrawn("What was told of this preparation was taken back.")
-        self.benchmark_id = new.benchmark_id
         self.stages = [one.as_sent() for one in new.stages]
         self.told_at = at
 

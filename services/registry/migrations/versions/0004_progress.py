@@ -23,7 +23,9 @@ def upgrade() -> None:
         sa.Column("began_at", sa.BigInteger, nullable=False),
         sa.Column("told_at", sa.BigInteger, nullable=False),
         sa.ForeignKeyConstraint(["benchmark_id"], ["benchmarks.id"], name="fk_progress_benchmark_id"),
-        sa.UniqueConstraint("owner_id", "preparation", name="uq_progress_owner_id_preparation"),
+        sa.UniqueConstraint(
+            "owner_id", "benchmark_id", "preparation", name="uq_progress_owner_id_benchmark_id_preparation"
+        ),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_progress_benchmark_id", "progress", ["benchmark_id"])
