@@ -119,7 +119,11 @@ def _answer(session: Session, ongoing: InPreparation, wanted: bool | None) -> An
             )
             return None
         if not wanted:
-            click.echo(f"Nothing is told. What was: medperf dataset withdraw_progress {ongoing.uid}", err=True)
+            click.echo(
+                "Nothing is told from now on. To take back what was told before: medperf dataset"
+                f" withdraw_progress {ongoing.uid}",
+                err=True,
+            )
     return known if known is not None and known.agrees else None
 
 
